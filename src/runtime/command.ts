@@ -1,0 +1,139 @@
+import { abortable, Deadline, pause, reasonOf } from "./deadline.ts";
+import { FailedPrecondition, messageOf, TimedOut } from "./errors.ts";
+
+/** What a finished program left. */
+export interface Output {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** How a program is run. */
+export interface RunOptions {
+  /** Milliseconds until the program is ended. */
+  deadline: number;
+  /** The caller's signal: ends the program too. */
+  signal?: AbortSignal | undefined;
+  /** What to write to its standard input; nothing (a closed input) by default. */
+  stdin?: string | undefined;
+  env?: Record<string, string> | undefined;
+}
+
+/** Milliseconds between TERM and KILL, and between KILL and giving the child up. */
+const GRACE = 1000;
+
+/** Programs that were sent KILL and did not end: they hang in the kernel. */
+export class Stuck extends TimedOut {
+  /** Settles when the program has ended after all. */
+  readonly ended: Promise<unknown>;
+  constructor(message: string, ended: Promise<unknown>) {
+    super(message);
+    this.ended = ended;
+  }
+}
+
+/**
+ * Runs external programs, each with a deadline that holds: at the deadline (or when the caller goes) the program gets
+ * TERM, then KILL; one that cannot die is left alone and counted, and nothing waits for it (`facts`: a child in an
+ * uninterruptible kernel wait ignores KILL, and so does its output pipe).
+ */
+export class Commands {
+  #running = 0;
+  #stuck = 0;
+
+  /** Programs under way now. */
+  get running(): number {
+    return this.#running;
+  }
+  /** Programs that could not be ended and still exist. */
+  get stuck(): number {
+    return this.#stuck;
+  }
+
+  /**
+   * Runs a program to its end, whatever its exit code.
+   * @throws {TimedOut} at the deadline; {@linkcode Stuck} when not even KILL ended it
+   * @throws {FailedPrecondition} when the program is not installed
+   */
+  async run(program: string, args: readonly string[], options: RunOptions): Promise<Output> {
+    using deadline = new Deadline(options.deadline, `'${program} ${args.join(" ")}'`, options.signal);
+    if (deadline.signal.aborted) throw reasonOf(deadline.signal);
+    const child = spawn(program, args, options);
+    const output = this.#collect(child, options.stdin);
+    try {
+      return await abortable(output, deadline.signal);
+    } catch (error) {
+      if (deadline.signal.aborted) await this.#end(program, child, output, error);
+      throw error;
+    }
+  }
+
+  async #collect(child: Deno.ChildProcess, stdin: string | undefined): Promise<Output> {
+    this.#running++;
+    try {
+      const [{ code, stdout, stderr }] = await Promise.all([child.output(), feed(child, stdin)]);
+      return { code, stdout: decode(stdout), stderr: decode(stderr) };
+    } finally {
+      this.#running--;
+    }
+  }
+
+  /** Ends a child that is past its deadline: returns when it is gone, throws {@linkcode Stuck} when it stays. */
+  async #end(program: string, child: Deno.ChildProcess, output: Promise<unknown>, why: unknown): Promise<void> {
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      try {
+        child.kill(signal);
+      } catch {
+        // It has ended in the meantime.
+      }
+      const ended = await Promise.race([child.status.then(() => true), pause(GRACE).then(() => false)]);
+      if (ended) {
+        output.catch(() => {}); // A grandchild may hold the pipe: nobody waits for what is left in it.
+        child.unref();
+        return;
+      }
+    }
+    this.#stuck++;
+    child.unref();
+    output.catch(() => {});
+    const ended = child.status.finally(() => this.#stuck--);
+    throw new Stuck(
+      `${messageOf(why)}; process ${child.pid} (${program}) ignores SIGKILL, so it hangs in the kernel. ` +
+        "It is left alone; look at the state of the volume's NVMe session ('nvme list-subsys')",
+      ended,
+    );
+  }
+}
+
+function spawn(program: string, args: readonly string[], options: RunOptions): Deno.ChildProcess {
+  try {
+    return new Deno.Command(program, {
+      args: [...args],
+      stdin: options.stdin === undefined ? "null" : "piped",
+      stdout: "piped",
+      stderr: "piped",
+      ...(options.env ? { env: options.env } : {}),
+    }).spawn();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new FailedPrecondition(
+      `the program '${program}' is not installed: install the package that has it, or use the driver's image`,
+      { cause: error },
+    );
+  }
+}
+
+async function feed(child: Deno.ChildProcess, stdin: string | undefined): Promise<void> {
+  if (stdin === undefined) return;
+  const writer = child.stdin.getWriter();
+  try {
+    await writer.write(new TextEncoder().encode(stdin));
+    await writer.close();
+  } catch {
+    // It did not read its input to the end; its exit code tells the rest.
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}

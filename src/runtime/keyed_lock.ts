@@ -1,0 +1,32 @@
+import { Busy } from "./errors.ts";
+
+/** One holder a key; a second one is refused at once instead of queued (sidecars and kubelet repeat by themselves). */
+export class KeyedLock {
+  readonly #held = new Map<string, string>();
+
+  /**
+   * Runs `work` while holding `key`.
+   * @param what names the operation, for the message of whoever comes second
+   * @throws {Busy} when somebody holds it
+   */
+  async run<T>(key: string, what: string, work: () => Promise<T>): Promise<T> {
+    const holder = this.#held.get(key);
+    if (holder !== undefined) {
+      throw new Busy(`${holder} of ${key} is still under way: this ${what} is refused; try again when it has ended`);
+    }
+    this.#held.set(key, what);
+    try {
+      return await work();
+    } finally {
+      this.#held.delete(key);
+    }
+  }
+
+  /** Keeps `key` held until `until` settles: for work that was given up but still goes on behind us. */
+  hold(key: string, what: string, until: Promise<unknown>): void {
+    this.#held.set(key, what);
+    until.catch(() => {}).finally(() => {
+      if (this.#held.get(key) === what) this.#held.delete(key);
+    });
+  }
+}
