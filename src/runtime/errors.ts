@@ -34,6 +34,8 @@ export class Unreachable extends DriverError {}
 export class TimedOut extends DriverError {}
 /** Another operation on the same thing is under way. */
 export class Busy extends DriverError {}
+/** What the request builds on is not there any more: it has to begin from the start. */
+export class StartOver extends DriverError {}
 /** The caller went away. */
 export class Cancelled extends DriverError {}
 /** This version or configuration of the server or the driver does not have it. */

@@ -1,0 +1,227 @@
+import {
+  absolute,
+  bytes,
+  decimal,
+  duration,
+  hostAndPort,
+  list,
+  oneOf,
+  optional,
+  text,
+  truth,
+  unixSocket,
+  whole,
+} from "./config_values.ts";
+import { validateManagedPrefix } from "./nvme/nqn.ts";
+import { basePath } from "./volumes/path.ts";
+
+/** What the program can be. */
+export const modes = ["controller", "node", "simulator"] as const;
+export type Mode = (typeof modes)[number];
+
+/** One setting. `parse` turns its text into the value and throws what is wrong with it and how to put it right. */
+export interface Setting<T> {
+  /** Without dashes; the Go driver's name where it had the setting. */
+  flag: string;
+  /** Environment variable, read where the flag is not given. */
+  env: string;
+  help: string;
+  /** For whom it is meant; all modes when empty. */
+  modes: readonly Mode[];
+  /** Its text when nothing is given; undefined where there is none. */
+  default: string | undefined;
+  /** Modes that do not start without it. */
+  required: readonly Mode[];
+  isSwitch: boolean;
+  parse: (text: string) => T;
+}
+
+type Rest = Partial<Pick<Setting<unknown>, "modes" | "default" | "required" | "env" | "isSwitch">>;
+
+function setting<T>(flag: string, parse: (text: string) => T, help: string, rest: Rest = {}): Setting<T> {
+  const env = `RDS_CSI_${flag.toUpperCase().replaceAll("-", "_")}`;
+  return { flag, env, help, modes: [], default: undefined, required: [], isSwitch: false, parse, ...rest };
+}
+
+const controller = { modes: ["controller"] } as const;
+const node = { modes: ["node"] } as const;
+const simulator = { modes: ["simulator"] } as const;
+const driver = { modes: ["controller", "node"] } as const;
+
+/** Every setting there is. Help, reference page and checks come from this table. */
+export const settings = {
+  mode: setting("mode", oneOf(...modes), "What to be.", { required: modes }),
+  logLevel: setting("log-level", oneOf("DEBUG", "INFO", "WARN", "ERROR"), "Least level that is logged.", {
+    default: "INFO",
+  }),
+  logFormat: setting("log-format", oneOf("text", "json"), "Lines for people, or a JSON object a line.", {
+    default: "text",
+  }),
+  endpoint: setting("endpoint", unixSocket, "Unix socket that CSI is served on.", {
+    ...driver,
+    default: "unix:///var/lib/kubelet/plugins/rds.csi.srvlab.io/csi.sock",
+  }),
+  socketGroup: setting(
+    "socket-group",
+    optional(whole(0, 4294967294)),
+    "Group (number) that may use the socket too; else its owner only.",
+    { ...driver, default: "" },
+  ),
+  managedNqnPrefix: setting(
+    "managed-nqn-prefix",
+    validateManagedPrefix,
+    "What the NQNs of this cluster's volumes begin with, the same on controller and nodes, like nqn.2000-02.com.mikrotik:pvc-. Nothing outside of it is ever touched.",
+    {
+      ...driver,
+      env: "CSI_MANAGED_NQN_PREFIX",
+      required: ["controller", "node"],
+    },
+  ),
+  driverName: setting("driver-name", text, "Name that Kubernetes knows the driver by.", {
+    ...driver,
+    default: "rds.csi.srvlab.io",
+  }),
+  metricsAddress: setting("metrics-address", hostAndPort, "Address of /metrics, /healthz and /readyz.", {
+    ...driver,
+    default: ":9809",
+  }),
+  shutdownGrace: setting("shutdown-grace", duration, "How long calls under way may go on after SIGTERM.", {
+    ...driver,
+    default: "30s",
+  }),
+
+  standalone: setting(
+    "standalone",
+    truth,
+    "Run without Kubernetes: attachments are kept in memory. For trials and tests.",
+    {
+      ...controller,
+      default: "false",
+      isSwitch: true,
+    },
+  ),
+  standaloneNodes: setting("standalone-nodes", list(text), "Ids of the nodes that exist, with --standalone.", {
+    ...controller,
+    default: "",
+  }),
+  rdsAddress: setting(
+    "rds-address",
+    text,
+    "Address of RouterOS' SSH server; nodes reach the exports there too unless a StorageClass says otherwise.",
+    {
+      ...controller,
+      required: ["controller"],
+    },
+  ),
+  rdsPort: setting("rds-port", whole(1, 65535), "Port of RouterOS' SSH server.", { ...controller, default: "22" }),
+  rdsUser: setting("rds-user", text, "RouterOS user; its group needs the policies ssh, read and write.", {
+    ...controller,
+    default: "admin",
+  }),
+  rdsKeyFile: setting("rds-key-file", absolute, "Private key (RSA or Ed25519), read anew at every connection.", {
+    ...controller,
+    default: "/etc/rds-csi/rds-private-key",
+  }),
+  rdsHostKey: setting(
+    "rds-host-key",
+    absolute,
+    "File with RouterOS' public host key, a line as in authorized_keys, read anew at every connection.",
+    {
+      ...controller,
+      default: "/etc/rds-csi/rds-host-key",
+    },
+  ),
+  rdsInsecureSkipVerify: setting(
+    "rds-insecure-skip-verify",
+    truth,
+    "Accept any host key: whoever is in between can read and delete everything. For trials.",
+    {
+      ...controller,
+      default: "false",
+      isSwitch: true,
+    },
+  ),
+  rdsVolumeBasePath: setting(
+    "rds-volume-base-path",
+    basePath,
+    "Folder on RouterOS for new volumes; its first part is the pool's mount point.",
+    {
+      ...controller,
+      default: "/storage-pool/metal-csi",
+    },
+  ),
+  rdsAllowedBasePaths: setting(
+    "rds-allowed-base-paths",
+    list(basePath),
+    "Further folders that StorageClasses may name as volumePath.",
+    {
+      ...controller,
+      default: "",
+    },
+  ),
+  volumeIds: setting(
+    "volume-ids",
+    oneOf("short", "legacy"),
+    "Ids of new volumes: short fits every RouterOS, legacy can be handled by the Go driver too.",
+    {
+      ...controller,
+      default: "short",
+    },
+  ),
+  capacityRatio: setting(
+    "capacity-ratio",
+    decimal(0.01, 100),
+    "How much may be promised, as a multiple of the pool's size. Over 1 the pool can run full under its volumes.",
+    {
+      ...controller,
+      default: "1.0",
+    },
+  ),
+  capacityReserve: setting(
+    "capacity-reserve",
+    bytes,
+    "Bytes of the pool that are never promised: for whatever else is to lie there.",
+    {
+      ...controller,
+      default: "0",
+    },
+  ),
+  rdsReadDeadline: setting("rds-read-deadline", duration, "For a command that reads.", {
+    ...controller,
+    default: "10s",
+  }),
+  rdsCreateDeadline: setting("rds-create-deadline", duration, "For making or growing a volume.", {
+    ...controller,
+    default: "30s",
+  }),
+  rdsDeleteDeadline: setting("rds-delete-deadline", duration, "For deleting a volume.", {
+    ...controller,
+    default: "60s",
+  }),
+
+  nodeId: setting("node-id", text, "The node's name in Kubernetes.", { ...node, required: ["node"] }),
+  procRoot: setting("proc-root", absolute, "Where the host's /proc is mounted.", { ...node, default: "/host/proc" }),
+  sysfsRoot: setting("sysfs-root", absolute, "Where the host's /sys is mounted.", { ...node, default: "/host/sys" }),
+  devRoot: setting("dev-root", absolute, "Where the host's /dev is mounted.", { ...node, default: "/host/dev" }),
+  maxVolumesPerNode: setting(
+    "max-volumes-per-node",
+    whole(0, 10_000),
+    "How many volumes Kubernetes may attach to the node; 0: no limit.",
+    {
+      ...node,
+      default: "0",
+    },
+  ),
+  connectDeadline: setting("connect-deadline", duration, "For connecting to a volume's export.", {
+    ...node,
+    default: "30s",
+  }),
+  mkfsDeadline: setting("mkfs-deadline", duration, "For making a filesystem.", { ...node, default: "120s" }),
+  checkDeadline: setting("check-deadline", duration, "For checking a filesystem.", { ...node, default: "60s" }),
+  toolDeadline: setting("tool-deadline", duration, "For every other program that is run.", { ...node, default: "30s" }),
+
+  listen: setting("listen", hostAndPort, "Address of the simulator's SSH server; port 0 takes a free one.", {
+    ...simulator,
+    default: "127.0.0.1:2222",
+  }),
+} as const;

@@ -1,0 +1,70 @@
+import { modes, type Setting, settings } from "./config.ts";
+import { withoutEffect } from "./config_read.ts";
+
+const all: readonly Setting<unknown>[] = Object.values(settings);
+
+const sections = [
+  { title: "All modes", of: (setting: Setting<unknown>) => setting.modes.length === 0 },
+  { title: "Controller and node", of: (setting: Setting<unknown>) => setting.modes.length === 2 },
+  ...modes.map((mode) => ({
+    title: mode[0]?.toUpperCase() + mode.slice(1),
+    of: (setting: Setting<unknown>) => setting.modes.length === 1 && setting.modes.includes(mode),
+  })),
+];
+
+/** The text of `--help`. */
+export function helpText(version: string): string {
+  const lines = [
+    `rds-csi ${version}: Kubernetes volumes on a MikroTik RouterOS storage server over NVMe/TCP`,
+    "",
+    "  rds-csi --mode=controller --rds-address=10.0.0.1 …   CSI controller",
+    "  rds-csi --mode=node --node-id=$NODE_NAME …           CSI node",
+    "  rds-csi --mode=simulator …                           a RouterOS to try it with, without hardware",
+    "  rds-csi --help | --version",
+  ];
+  for (const { title, of } of sections) {
+    lines.push("", `${title}:`);
+    for (const setting of all.filter(of)) lines.push(...helpLines(setting));
+  }
+  lines.push(
+    "",
+    "Flags of the Go driver that are taken and have no effect:",
+    `  ${Object.keys(withoutEffect).join(", ")}`,
+  );
+  return lines.join("\n") + "\n";
+}
+
+function helpLines(setting: Setting<unknown>): string[] {
+  const notes = [
+    setting.required.length > 0 ? "required" : "",
+    setting.default ? `default ${setting.default}` : "",
+    setting.env,
+  ].filter((note) => note !== "").join(", ");
+  return [`  --${setting.flag}`, `      ${setting.help}`, `      (${notes})`];
+}
+
+/** The reference page of the settings, in Markdown. */
+export function settingsPage(): string {
+  const parts = [
+    "# Settings",
+    "Made from `src/config.ts` by `deno task docs`; do not edit. A flag is written `--flag=value` or `--flag value`; one dash works too. " +
+    "Where the flag is not given the environment variable is read, then the default is taken. Wrong settings are reported all at once, and the program ends with status 2.",
+  ];
+  for (const { title, of } of sections) {
+    const rows = all.filter(of).map((setting) => {
+      const standard = setting.required.length > 0 ? "**required**" : setting.default ? `\`${setting.default}\`` : "";
+      return `| \`--${setting.flag}\` | ${standard} | ${setting.help} | \`${setting.env}\` |`;
+    });
+    parts.push(
+      `## ${title}`,
+      ["| flag | default | meaning | environment |", "| --- | --- | --- | --- |", ...rows].join("\n"),
+    );
+  }
+  const old = Object.entries(withoutEffect).map(([flag, why]) => `| \`--${flag}\` | ${why} |`);
+  parts.push(
+    "## Flags of the Go driver without effect",
+    "They are taken, so that its manifests go on working, and each is warned of once. `--controller` and `--node` mean `--mode=controller` and `--mode=node`.",
+    ["| flag | why |", "| --- | --- |", ...old].join("\n"),
+  );
+  return parts.join("\n\n") + "\n";
+}

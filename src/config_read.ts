@@ -1,0 +1,111 @@
+import { parseArgs } from "node:util";
+import { type Mode, modes, type Setting, settings } from "./config.ts";
+import { messageOf } from "./runtime/errors.ts";
+
+type Table = typeof settings;
+type Name = keyof Table;
+/** Settings without default that are not given are undefined. */
+export type Config = { [K in Name]: ReturnType<Table[K]["parse"]> };
+
+/** What a command line asks for. */
+export type Request =
+  | { kind: "help" }
+  | { kind: "version" }
+  | { kind: "run"; mode: Mode; config: Config; warnings: string[] }
+  | { kind: "wrong"; problems: string[] };
+
+/** Flags of the Go driver that have no effect here, and why. Given, each is warned of once. */
+export const withoutEffect: Readonly<Record<string, string>> = {
+  "attachment-grace-period": "a volume is free when its attachment is gone, not when a time has passed",
+  "attachment-reconcile-interval": "attachments are watched, not polled",
+  "enable-orphan-reconciler": "disks without a PV are not looked for yet",
+  "orphan-check-interval": "disks without a PV are not looked for yet",
+  "orphan-grace-period": "disks without a PV are not looked for yet",
+  "orphan-dry-run": "disks without a PV are not looked for yet, nor deleted",
+  "enable-vmi-serialization": "attachments are not serialised by virtual machine yet",
+  "vmi-cache-ttl": "attachments are not serialised by virtual machine yet",
+  "kubeconfig": "the controller runs with --standalone only, for now",
+  "v": "use --log-level",
+};
+
+/** Reads flags (`--flag value`, `--flag=value`, also with one dash), then environment variables, then defaults. */
+export function readConfig(args: readonly string[], env: Readonly<Record<string, string>>): Request {
+  const { given, unknown } = readFlags(args);
+  if (given.has("help") || given.has("h")) return { kind: "help" };
+  if (given.has("version")) return { kind: "version" };
+  const problems = unknown.map((flag) => `${flag} is unknown: '--help' lists what there is`);
+  const mode = modeOf(given, env);
+  if (!mode) problems.push(`no mode: write --mode=${modes.join(" or --mode=")}`);
+  const config: Record<string, unknown> = {};
+  for (const [name, setting] of Object.entries(settings) as [Name, Setting<unknown>][]) {
+    const value = readOne(setting, { given, env, mode });
+    if (typeof value === "object" && value !== null && "problem" in value) problems.push(value.problem as string);
+    else config[name] = value;
+  }
+  if (problems.length > 0 || !mode) return { kind: "wrong", problems };
+  const warnings = Object.entries(withoutEffect).filter(([flag]) => given.has(flag))
+    .map(([flag, why]) => `--${flag} has no effect: ${why}`);
+  return { kind: "run", mode, config: { ...config, mode } as Config, warnings };
+}
+
+function readFlags(args: readonly string[]): { given: Map<string, string>; unknown: string[] } {
+  const switches = new Set([
+    "help",
+    "h",
+    "version",
+    "controller",
+    "node",
+    "enable-orphan-reconciler",
+    "orphan-dry-run",
+  ]);
+  switches.add("enable-vmi-serialization");
+  for (const setting of Object.values(settings)) if (setting.isSwitch) switches.add(setting.flag);
+  const strings = [...Object.values(settings).map((setting) => setting.flag), ...Object.keys(withoutEffect)]
+    .filter((flag) => !switches.has(flag));
+  const options = Object.fromEntries([
+    ...[...switches].map((flag) => [flag, { type: "boolean" as const }]),
+    ...strings.map((flag) => [flag, { type: "string" as const }]),
+  ]);
+  const twoDashes = args.map((arg) => arg.replace(/^-(?=[a-z][a-z-])/, "--").replace(/^-(?=[vh](=|$))/, "--"));
+  const { tokens } = parseArgs({ args: twoDashes, options, strict: false, tokens: true, allowPositionals: true });
+  const given = new Map<string, string>();
+  const unknown: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === "positional") unknown.push(`'${token.value}'`);
+    else if (token.kind === "option" && Object.hasOwn(options, token.name)) {
+      given.set(token.name, token.value ?? (switches.has(token.name) ? "true" : ""));
+    } else if (token.kind === "option") unknown.push(`--${token.name}`);
+  }
+  return { given, unknown };
+}
+
+/** The Go driver's manifests say `-controller` or `-node` instead of a mode. */
+function modeOf(given: ReadonlyMap<string, string>, env: Readonly<Record<string, string>>): Mode | undefined {
+  const said = given.get("mode") ?? env[settings.mode.env];
+  if (said !== undefined) return modes.find((mode) => mode === said);
+  return modes.find((mode) => given.get(mode) === "true");
+}
+
+function readOne(
+  setting: Setting<unknown>,
+  from: { given: ReadonlyMap<string, string>; env: Readonly<Record<string, string>>; mode: Mode | undefined },
+): unknown {
+  if (setting.flag === "mode") return undefined;
+  const own = setting.modes.length === 0 || (from.mode !== undefined && setting.modes.includes(from.mode));
+  const written = from.given.get(setting.flag) ?? from.env[setting.env];
+  const value = (written === "" && setting.default !== undefined) || !own
+    ? setting.default
+    : written ?? setting.default;
+  const required = from.mode !== undefined && setting.required.includes(from.mode);
+  if (value === undefined || (value === "" && required)) {
+    return required
+      ? { problem: `--${setting.flag} (or ${setting.env}) is required with --mode=${from.mode}. ${setting.help}` }
+      : undefined;
+  }
+  try {
+    return setting.parse(value);
+  } catch (error) {
+    const said = from.given.has(setting.flag) ? `--${setting.flag}` : setting.env;
+    return { problem: `${said}='${value}' is wrong: ${messageOf(error)}` };
+  }
+}

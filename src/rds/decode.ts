@@ -1,0 +1,85 @@
+import { RouterOsError } from "./errors.ts";
+
+/** A row of `/disk` with `type=file`, as the driver sees it. */
+export interface Disk {
+  slot: string;
+  /** Without a leading slash: `/disk` shows one, `/file` does not. */
+  file: string;
+  /** Bytes. */
+  size: bigint;
+  nqn: string;
+  port: number;
+  exported: boolean;
+  /** RouterOS itself mounts the file system inside: never while a node uses it. */
+  mountFilesystem: boolean;
+  comment: string;
+}
+
+/** The pool as its own row and its file disks tell. Bytes. */
+export interface Pool {
+  size: bigint;
+  free: bigint;
+  /** What all file disks on it may grow to. */
+  promised: bigint;
+}
+
+type Row = Record<string, unknown>;
+
+/** The rows of an answer: `[]` or nothing when there are none. @throws {RouterOsError} for anything else */
+export function decodeRows(text: string): Row[] {
+  if (text.trim() === "") return [];
+  let rows: unknown;
+  try {
+    rows = JSON.parse(text);
+  } catch (error) {
+    throw new RouterOsError(`RouterOS answered something that is not JSON: '${text.slice(0, 200)}'`, { cause: error });
+  }
+  const isRow = (row: unknown): row is Row => typeof row === "object" && row !== null && !Array.isArray(row);
+  if (Array.isArray(rows) && rows.every(isRow)) return rows;
+  throw new RouterOsError(`RouterOS answered JSON that is no list of rows: '${text.slice(0, 200)}'`);
+}
+
+/** The file disks among the rows. */
+export function decodeDisks(text: string): Disk[] {
+  return decodeRows(text).filter((row) => row["type"] === "file").map(decodeDisk);
+}
+
+function decodeDisk(row: Row): Disk {
+  return {
+    slot: textOf(row, "slot"),
+    file: textOf(row, "file-path").replace(/^\//, ""),
+    size: bytesOf(row, "size"),
+    nqn: textOf(row, "nvme-tcp-server-nqn"),
+    port: Number(row["nvme-tcp-server-port"] ?? 0),
+    exported: truthOf(row, "nvme-tcp-export"),
+    mountFilesystem: truthOf(row, "mount-filesystem"),
+    comment: textOf(row, "comment"),
+  };
+}
+
+/** The pool mounted at `mountPoint`, from rows that hold it and all file disks on it; undefined without such a row. */
+export function decodePool(text: string, mountPoint: string): Pool | undefined {
+  const rows = decodeRows(text);
+  const pool = rows.find((row) => row["type"] !== "file" && row["mount-point"] === mountPoint);
+  if (!pool) return undefined;
+  const promised = rows.filter((row) => row["type"] === "file")
+    .reduce((sum, row) => sum + (row["size"] === undefined ? 0n : bytesOf(row, "size")), 0n);
+  return { size: bytesOf(pool, "size"), free: bytesOf(pool, "free"), promised };
+}
+
+function textOf(row: Row, name: string): string {
+  const value = row[name];
+  return typeof value === "string" ? value : value === undefined || value === null ? "" : String(value);
+}
+
+function truthOf(row: Row, name: string): boolean {
+  const value = row[name];
+  return value === true || value === "yes" || value === "true";
+}
+
+/** A number of bytes: a JSON number (perhaps `2048.000000`), or digits in a string (perhaps with blanks in between). */
+function bytesOf(row: Row, name: string): bigint {
+  const text = textOf(row, name).replaceAll(" ", "").replace(/\.0+$/, "");
+  if (/^\d+$/.test(text)) return BigInt(text);
+  throw new RouterOsError(`RouterOS shows '${textOf(row, name)}' as ${name} of '${textOf(row, "slot")}': not bytes`);
+}

@@ -1,0 +1,149 @@
+import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  AlreadyExists,
+  Busy,
+  Cancelled,
+  DriverError,
+  FailedPrecondition,
+  InvalidArgument,
+  NoSpace,
+  Unsupported,
+} from "../runtime/errors.ts";
+import { decodeDisks, decodePool, decodeRows } from "./decode.ts";
+import { RouterOsBusy, RouterOsChanged, RouterOsError, routerOsError } from "./errors.ts";
+import { MergedReads } from "./merged_reads.ts";
+import { parseVersion } from "./server.ts";
+import { Settling } from "./settling.ts";
+
+const texts: [text: string, kind: new (...args: never[]) => Error][] = [
+  ["failure: not enough space", NoSpace],
+  ["failure: already have such slot", AlreadyExists],
+  ["failure: file already exists", AlreadyExists],
+  ["no such item", RouterOsChanged],
+  ["expected item id (line 1 column 12)", RouterOsChanged],
+  ["input does not match any value of type", Unsupported],
+  ["bad parameter nvme-tcp-server-nqn", Unsupported],
+  ["expected end of command (line 1 column 30)", Unsupported],
+  ["bad command name disk (line 1 column 2)", Unsupported],
+  ["invalid value for argument file-size", InvalidArgument],
+  ["syntax error (line 1 column 5)", InvalidArgument],
+  ["not enough permissions (9)", FailedPrecondition],
+  ["not allowed (9)", FailedPrecondition],
+  ["failure: can not do that", RouterOsBusy],
+  ["failure: could not unmount, stop using it first", RouterOsBusy],
+  ["failure: in use", RouterOsBusy],
+  ["failure: device busy", RouterOsBusy],
+  ["interrupted", Cancelled],
+];
+
+Deno.test("routerOsError() knows each text of RouterOS that drivers have met", () => {
+  for (const [text, kind] of texts) {
+    const error = routerOsError(`${text}\r\n`, "test");
+    assertInstanceOf(error, kind, text);
+    assertStringIncludes(error.message, text);
+  }
+});
+
+Deno.test("routerOsError() keeps the whole of a text that nobody knows, and makes no error of the domain of it", () => {
+  const error = routerOsError("failure: the flux\r\nhas no capacitor\r\n", "test");
+  assertInstanceOf(error, RouterOsError);
+  assertEquals(error instanceof DriverError, false);
+  assertStringIncludes(error.message, "the flux | has no capacitor");
+});
+
+Deno.test("decodeRows() takes `[]` and nothing for no rows, and nothing else", () => {
+  assertEquals(decodeRows("[]"), []);
+  assertEquals(decodeRows(" \r\n"), []);
+  for (const text of ["null", "{}", "[1]", "[[]]", "no such item", '[{"slot":']) assertThrows(() => decodeRows(text));
+});
+
+Deno.test("decodeDisks() reads numbers in each form that RouterOS writes, and only file disks", () => {
+  const rows = [
+    { type: "file", slot: "a", "file-path": "/p/a.img", size: 1073741824, "nvme-tcp-export": true },
+    { type: "file", slot: "b", "file-path": "p/b.img", size: "2048.000000", "nvme-tcp-export": "yes" },
+    { type: "raid", slot: "pool", size: 1 },
+  ];
+  const disks = decodeDisks(JSON.stringify(rows));
+  assertEquals(disks.map(({ slot, file, size, exported }) => ({ slot, file, size, exported })), [
+    { slot: "a", file: "p/a.img", size: 1073741824n, exported: true },
+    { slot: "b", file: "p/b.img", size: 2048n, exported: true },
+  ]);
+});
+
+Deno.test("decodeDisks() refuses a size that it cannot read instead of taking it for zero", () => {
+  for (const size of ["1.5GiB", "", "-1", null]) {
+    assertThrows(() => decodeDisks(JSON.stringify([{ type: "file", slot: "a", size }])), RouterOsError, "size");
+  }
+});
+
+Deno.test("decodePool() sums what is promised, and knows when there is no such pool", () => {
+  const rows = [
+    { type: "raid", slot: "raid1", "mount-point": "pool", size: 100, free: 90 },
+    { type: "file", slot: "a", size: 30 },
+    { type: "file", slot: "b", size: 25, "mount-point": "pool" },
+  ];
+  assertEquals(decodePool(JSON.stringify(rows), "pool"), { size: 100n, free: 90n, promised: 55n });
+  assertEquals(decodePool(JSON.stringify(rows), "other"), undefined);
+});
+
+Deno.test("parseVersion() reads what RouterOS writes", () => {
+  assertEquals(parseVersion("7.24.4 (stable)"), [7, 24, 4]);
+  assertEquals(parseVersion("7.21 (stable)"), [7, 21, 0]);
+  assertEquals(parseVersion("7.22rc1 (testing)"), [7, 22, 0]);
+  assertEquals(parseVersion("bad command name get"), undefined);
+});
+
+Deno.test("MergedReads.get() makes one query of the reads that wait, and lets none join a query that was sent", async () => {
+  const asked: (readonly string[])[] = [];
+  const gate = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  const reads = new MergedReads<string>(async (keys) => {
+    await gate.promise;
+    const sent = keys();
+    asked.push(sent);
+    await answered.promise;
+    return sent.filter((key) => key !== "absent");
+  }, (thing) => thing);
+  const first = [reads.get("a"), reads.get("b"), reads.get("a"), reads.get("absent")];
+  gate.resolve();
+  await gate.promise;
+  await Promise.resolve();
+  const late = reads.get("a");
+  answered.resolve();
+  assertEquals(await Promise.all(first), ["a", "b", "a", undefined]);
+  assertEquals(await late, "a");
+  assertEquals(asked, [["a", "b", "absent"], ["a"]]);
+});
+
+Deno.test("MergedReads.get() gives a failure to all who waited for it, and to nobody after", async () => {
+  let fail = true;
+  const reads = new MergedReads<string>((keys) => {
+    const sent = keys();
+    return fail ? Promise.reject(new Busy("not now")) : Promise.resolve([...sent]);
+  }, (thing) => thing);
+  const both = [reads.get("a"), reads.get("b")];
+  for (const read of both) await assertRejects(() => read, Busy);
+  fail = false;
+  assertEquals(await reads.get("a"), "a");
+});
+
+Deno.test("Settling.settle() refuses other changes until the effect is seen or the longest time has passed", async () => {
+  let now = 0;
+  let state = "before";
+  const settling = new Settling<string>(() => now);
+  settling.expect("a", { doing: "make a", longest: 60_000, seen: (seen) => seen === "after" });
+  await assertRejects(() => settling.settle("a", () => Promise.resolve(state)), Busy, "at most 60 s");
+  await settling.settle("b", () => Promise.reject(new Error("nobody asks for b")));
+  state = "after";
+  await settling.settle("a", () => Promise.resolve(state));
+  settling.expect("a", { doing: "make a", longest: 60_000, seen: () => false });
+  now = 60_000;
+  await settling.settle("a", () => Promise.reject(new Error("it is over: no need to look")));
+});
+
+Deno.test("Settling.settle() takes a look that fails for no proof of anything", async () => {
+  const settling = new Settling<string>(() => 0);
+  settling.expect("a", { doing: "make a", longest: 60_000, seen: () => true });
+  await assertRejects(() => settling.settle("a", () => Promise.reject(new Busy("no answer"))), Busy, "no answer");
+  await settling.settle("a", () => Promise.resolve("seen"));
+});

@@ -1,0 +1,84 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+
+const prefix = "rds_csi_";
+const seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
+
+/** What can be asked at the moment of a scrape; a figure that is not known is absent, never 0. */
+export interface Probes {
+  sshQueueLength?: () => number;
+  sshConnected?: () => boolean | undefined;
+  commandsRunning?: () => number;
+  commandsStuck?: () => number;
+}
+
+/** All metrics of one process, in a registry of its own. Nothing is fetched from anywhere during a scrape. */
+export class Metrics {
+  readonly registry = new Registry();
+
+  readonly grpcCalls = this.#counter("grpc_calls_total", "CSI calls answered, by method and status code.", [
+    "method",
+    "code",
+  ]);
+  readonly grpcDuration = this.#histogram("grpc_call_duration_seconds", "How long CSI calls took.", ["method"]);
+  readonly sshCommands = this.#counter("ssh_commands_total", "Scripts sent to RouterOS, by kind and result.", [
+    "kind",
+    "result",
+  ]);
+  readonly sshDuration = this.#histogram("ssh_command_duration_seconds", "From sending to the whole answer.", ["kind"]);
+  readonly sshConnects = this.#counter("rds_reconnect_total", "Attempts to connect to RouterOS, by status.", [
+    "status",
+  ]);
+  readonly poolSize = this.#gauge("pool_size_bytes", "Size of the pool, as RouterOS last said.", ["pool"]);
+  readonly poolFree = this.#gauge("pool_free_bytes", "Bytes not written yet on the pool, as RouterOS last said.", [
+    "pool",
+  ]);
+  readonly poolPromised = this.#gauge("pool_promised_bytes", "Sum of the sizes of all file disks on the pool.", [
+    "pool",
+  ]);
+
+  constructor(readonly version: string) {
+    this.#gauge("build_info", "1, with the version as label.", ["version"]).set({ version }, 1);
+  }
+
+  /** Adds the gauges that are read at the moment of a scrape. */
+  observe(probes: Probes): void {
+    this.#observed("ssh_queue_length", "Scripts that wait for a channel.", probes.sshQueueLength);
+    this.#observed("rds_connection_state", "1 while the connection to RouterOS stands, else 0.", () => {
+      const connected = probes.sshConnected?.();
+      return connected === undefined ? undefined : Number(connected);
+    }, probes.sshConnected !== undefined);
+    this.#observed("child_processes", "External programs that run now.", probes.commandsRunning);
+    this.#observed("child_processes_stuck", "External programs that could not be ended.", probes.commandsStuck);
+  }
+
+  /** The exposition text. */
+  text(): Promise<string> {
+    return this.registry.metrics();
+  }
+
+  #observed(name: string, help: string, read?: () => number | undefined, wanted = read !== undefined): void {
+    if (!wanted || !read) return;
+    new Gauge({
+      name: prefix + name,
+      help,
+      registers: [this.registry],
+      collect() {
+        const value = read();
+        if (value === undefined) this.remove();
+        else this.set(value);
+      },
+    });
+  }
+
+  #counter<L extends string>(name: string, help: string, labelNames: L[]): Counter<L> {
+    return new Counter({ name: prefix + name, help, labelNames, registers: [this.registry] });
+  }
+
+  #gauge<L extends string>(name: string, help: string, labelNames: L[]): Gauge<L> {
+    return new Gauge({ name: prefix + name, help, labelNames, registers: [this.registry] });
+  }
+
+  #histogram<L extends string>(name: string, help: string, labelNames: L[]): Histogram<L> {
+    return new Histogram({ name: prefix + name, help, labelNames, buckets: seconds, registers: [this.registry] });
+  }
+}

@@ -1,0 +1,24 @@
+import { InvalidArgument } from "../runtime/errors.ts";
+
+/**
+ * A base path on RouterOS in the form of `/file`, without leading slash: `storage-pool/metal-csi`.
+ * @throws {InvalidArgument} unless it is absolute and its parts are plain names (no `.`, no `..`, nothing empty)
+ */
+export function basePath(path: string): string {
+  const parts = path.replace(/\/$/, "").split("/");
+  const plain = (part: string) => /^[A-Za-z0-9._-]+$/.test(part) && part !== "." && part !== "..";
+  if (parts.shift() === "" && parts.length > 0 && parts.every(plain)) return parts.join("/");
+  throw new InvalidArgument(
+    `'${path}' is no base path: write it like /storage-pool/metal-csi, absolute, with letters, digits, '.', '_' and '-'`,
+  );
+}
+
+/** The mount point of the pool that a base path lies on: its first part. */
+export function poolOf(base: string): string {
+  return base.split("/", 1)[0] as string;
+}
+
+/** The file of a volume in the layout `file`: `<base>/<id>.img`. */
+export function volumeFile(base: string, volumeId: string): string {
+  return `${base}/${volumeId}.img`;
+}
