@@ -19,8 +19,11 @@ export interface RunOptions {
   env?: Record<string, string> | undefined;
 }
 
-/** Milliseconds between TERM and KILL, and between KILL and giving the child up. */
+/** Milliseconds between TERM and KILL, between KILL and giving the child up, and for the output after the child's end. */
 const GRACE = 1000;
+
+/** The program asked for is not there. */
+export class NotInstalled extends FailedPrecondition {}
 
 /** Programs that were sent KILL and did not end: they hang in the kernel. */
 export class Stuck extends TimedOut {
@@ -34,8 +37,8 @@ export class Stuck extends TimedOut {
 
 /**
  * Runs external programs, each with a deadline that holds: at the deadline (or when the caller goes) the program gets
- * TERM, then KILL; one that cannot die is left alone and counted, and nothing waits for it (`facts`: a child in an
- * uninterruptible kernel wait ignores KILL, and so does its output pipe).
+ * TERM, then KILL; one that cannot die is left alone and counted, and nothing waits for it (a child in an uninterruptible
+ * wait of the kernel ignores KILL, and its output never ends).
  */
 export class Commands {
   #running = 0;
@@ -53,7 +56,7 @@ export class Commands {
   /**
    * Runs a program to its end, whatever its exit code.
    * @throws {TimedOut} at the deadline; {@linkcode Stuck} when not even KILL ended it
-   * @throws {FailedPrecondition} when the program is not installed
+   * @throws {NotInstalled} when there is no such program
    */
   async run(program: string, args: readonly string[], options: RunOptions): Promise<Output> {
     using deadline = new Deadline(options.deadline, `'${program} ${args.join(" ")}'`, options.signal);
@@ -70,11 +73,15 @@ export class Commands {
 
   async #collect(child: Deno.ChildProcess, stdin: string | undefined): Promise<Output> {
     this.#running++;
+    const streams = [new Collected(child.stdout), new Collected(child.stderr)] as const;
     try {
-      const [{ code, stdout, stderr }] = await Promise.all([child.output(), feed(child, stdin)]);
-      return { code, stdout: decode(stdout), stderr: decode(stderr) };
+      const [{ code }] = await Promise.all([child.status, feed(child, stdin)]);
+      // A grandchild that went into the background may hold the pipes for ever: nobody waits for it.
+      await Promise.race([Promise.all(streams.map((stream) => stream.done)), pause(GRACE)]);
+      return { code, stdout: streams[0].text, stderr: streams[1].text };
     } finally {
       this.#running--;
+      for (const stream of streams) stream.close();
     }
   }
 
@@ -88,8 +95,7 @@ export class Commands {
       }
       const ended = await Promise.race([child.status.then(() => true), pause(GRACE).then(() => false)]);
       if (ended) {
-        output.catch(() => {}); // A grandchild may hold the pipe: nobody waits for what is left in it.
-        child.unref();
+        await output.catch(() => {});
         return;
       }
     }
@@ -116,7 +122,7 @@ function spawn(program: string, args: readonly string[], options: RunOptions): D
     }).spawn();
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new FailedPrecondition(
+    throw new NotInstalled(
       `the program '${program}' is not installed: install the package that has it, or use the driver's image`,
       { cause: error },
     );
@@ -134,6 +140,25 @@ async function feed(child: Deno.ChildProcess, stdin: string | undefined): Promis
   }
 }
 
-function decode(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
+/** What comes out of a pipe, as far as it has come. */
+class Collected {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #decoder = new TextDecoder();
+  readonly done: Promise<void>;
+  text = "";
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+    this.done = this.#read();
+  }
+
+  async #read(): Promise<void> {
+    for (let part = await this.#reader.read(); !part.done; part = await this.#reader.read()) {
+      this.text += this.#decoder.decode(part.value, { stream: true });
+    }
+  }
+
+  close(): void {
+    this.#reader.cancel().catch(() => {});
+  }
 }

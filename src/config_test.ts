@@ -1,0 +1,106 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { helpText } from "./config_help.ts";
+import { settings } from "./config.ts";
+import { readConfig, type Request, withoutEffect } from "./config_read.ts";
+
+const env = { CSI_MANAGED_NQN_PREFIX: "nqn.2000-02.com.mikrotik:pvc-" };
+
+function problems(request: Request): string[] {
+  return request.kind === "wrong" ? request.problems : [];
+}
+
+function run(args: string[], more: Record<string, string> = {}): Request & { kind: "run" } {
+  const request = readConfig(args, { ...env, ...more });
+  assert(request.kind === "run", problems(request).join("\n"));
+  return request;
+}
+
+Deno.test("readConfig() takes flags before environment variables before defaults", () => {
+  const args = ["--mode=controller", "--rds-address", "10.0.0.1", "-rds-user=csi"];
+  const { config } = run(args, { RDS_CSI_RDS_PORT: "2222", RDS_CSI_RDS_USER: "other" });
+  assertEquals(config.rdsAddress, "10.0.0.1");
+  assertEquals(config.rdsUser, "csi");
+  assertEquals(config.rdsPort, 2222);
+  assertEquals(config.rdsVolumeBasePath, "storage-pool/metal-csi");
+  assertEquals(config.rdsCreateDeadline, 30_000);
+  assertEquals(config.socketGroup, undefined);
+});
+
+Deno.test("readConfig() reports everything that is wrong at once, each with WHAT and HOW", () => {
+  const args = [
+    "--mode=controller",
+    "--rds-port=0",
+    "--nonsense",
+    "extra",
+    "--rds-create-deadline=5",
+    "--capacity-ratio=x",
+  ];
+  const found = problems(readConfig(args, { CSI_MANAGED_NQN_PREFIX: "nqn.x:nixos-" }));
+  const expected = [
+    /--nonsense is unknown: '--help'/,
+    /'extra' is unknown/,
+    /CSI_MANAGED_NQN_PREFIX='nqn.x:nixos-' is wrong: .*nixos/,
+    /--rds-address .*is required with --mode=controller/,
+    /--rds-port='0' is wrong: write a whole number from 1 to 65535/,
+    /--rds-create-deadline='5' is wrong: write a time/,
+    /--capacity-ratio='x' is wrong: write a number/,
+  ];
+  assertEquals(found.length, expected.length, found.join("\n"));
+  for (const pattern of expected) {
+    assert(found.some((problem) => pattern.test(problem)), `${pattern}\n${found.join("\n")}`);
+  }
+});
+
+Deno.test("readConfig() refuses to start controller and node without a managed NQN prefix", () => {
+  for (const args of [["--mode=controller", "--rds-address=a"], ["--mode=node", "--node-id=n"]]) {
+    const [problem, ...others] = problems(readConfig(args, {}));
+    assertEquals(others, []);
+    assertMatch(problem ?? "", /CSI_MANAGED_NQN_PREFIX\) is required/);
+  }
+});
+
+Deno.test("readConfig() takes a mode that does not exist for a mistake", () => {
+  assertMatch(
+    problems(readConfig(["--mode=agent"], env)).join(),
+    /--mode=controller or --mode=node or --mode=simulator/,
+  );
+});
+
+Deno.test("readConfig() understands the Go driver's command line, and warns of what has no effect", () => {
+  const args = [
+    "-controller",
+    "-rds-address=10.0.0.1",
+    "-v=5",
+    "--orphan-dry-run=true",
+    "--attachment-grace-period=30s",
+  ];
+  const { mode, warnings } = run(args);
+  assertEquals(mode, "controller");
+  assertEquals(warnings.length, 3);
+  assert(warnings.every((warning) => warning.includes("has no effect: ")));
+  assertEquals(run(["-node", "-node-id=n1"]).mode, "node");
+});
+
+Deno.test("every flag of the Go driver is known", () => {
+  const flags =
+    "endpoint node-id driver-name controller node rds-address rds-port rds-user rds-key-file rds-host-key " +
+    "rds-insecure-skip-verify rds-volume-base-path enable-orphan-reconciler orphan-check-interval orphan-grace-period " +
+    "orphan-dry-run attachment-grace-period attachment-reconcile-interval enable-vmi-serialization vmi-cache-ttl " +
+    "kubeconfig metrics-address version";
+  const known = [...Object.values(settings).map((setting) => setting.flag), ...Object.keys(withoutEffect)];
+  known.push("controller", "node", "version");
+  for (const flag of flags.split(" ")) assert(known.includes(flag), flag);
+});
+
+Deno.test("helpText() names every setting with its default and environment variable", () => {
+  const help = helpText("1.0.0");
+  for (const setting of Object.values(settings)) {
+    assertStringIncludes(help, `--${setting.flag}\n`);
+    assertStringIncludes(help, setting.env);
+  }
+});
+
+Deno.test("readConfig() answers --help and --version whatever else is wrong", () => {
+  assertEquals(readConfig(["--nonsense", "--help"], {}).kind, "help");
+  assertEquals(readConfig(["--version"], {}).kind, "version");
+});
