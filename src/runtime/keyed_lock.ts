@@ -2,7 +2,7 @@ import { Busy } from "./errors.ts";
 
 /** One holder a key; a second one is refused at once instead of queued (sidecars and kubelet repeat by themselves). */
 export class KeyedLock {
-  readonly #held = new Map<string, string>();
+  readonly #held = new Map<string, { what: string }>();
 
   /**
    * Runs `work` while holding `key`.
@@ -11,22 +11,28 @@ export class KeyedLock {
    */
   async run<T>(key: string, what: string, work: () => Promise<T>): Promise<T> {
     const holder = this.#held.get(key);
-    if (holder !== undefined) {
-      throw new Busy(`${holder} of ${key} is still under way: this ${what} is refused; try again when it has ended`);
+    if (holder) {
+      throw new Busy(
+        `${holder.what} of ${key} is still under way: this ${what} is refused; try again when it has ended`,
+      );
     }
-    this.#held.set(key, what);
+    const mine = { what };
+    this.#held.set(key, mine);
     try {
       return await work();
     } finally {
-      this.#held.delete(key);
+      this.#release(key, mine);
     }
   }
 
   /** Keeps `key` held until `until` settles: for work that was given up but still goes on behind us. */
   hold(key: string, what: string, until: Promise<unknown>): void {
-    this.#held.set(key, what);
-    until.catch(() => {}).finally(() => {
-      if (this.#held.get(key) === what) this.#held.delete(key);
-    });
+    const mine = { what };
+    this.#held.set(key, mine);
+    until.catch(() => {}).finally(() => this.#release(key, mine));
+  }
+
+  #release(key: string, mine: { what: string }): void {
+    if (this.#held.get(key) === mine) this.#held.delete(key);
   }
 }

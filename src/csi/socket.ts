@@ -1,0 +1,60 @@
+import { FailedPrecondition, messageOf } from "../runtime/errors.ts";
+
+/** The kernel's `sun_path` has 108 bytes with the zero at its end. */
+const LONGEST_PATH = 107;
+
+/** Makes room for a socket of ours: a stale one of a dead process goes, anything else stays and is an error. */
+export async function clearSocketPath(path: string): Promise<void> {
+  if (new TextEncoder().encode(path).length > LONGEST_PATH) {
+    throw new FailedPrecondition(`the socket path ${path} is over ${LONGEST_PATH} bytes: choose a shorter --endpoint`);
+  }
+  await Deno.mkdir(path.slice(0, path.lastIndexOf("/")) || "/", { recursive: true, mode: 0o700 });
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.lstat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  if (!info.isSocket) {
+    throw new FailedPrecondition(`${path} is there and is no socket: remove it, or choose another --endpoint`);
+  }
+  if (await isServed(path)) {
+    throw new FailedPrecondition(`another process serves ${path}: end it first, or choose another --endpoint`);
+  }
+  await Deno.remove(path);
+}
+
+async function isServed(path: string): Promise<boolean> {
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) return false;
+    throw new FailedPrecondition(`cannot tell whether ${path} is in use: ${messageOf(error)}; look with 'ss -xl'`, {
+      cause: error,
+    });
+  }
+}
+
+/** Takes away what other users might do with a file made by `make`; grpc-js itself makes sockets that all may use. */
+export async function withOwnerOnly<T>(make: () => Promise<T>): Promise<T> {
+  const before = Deno.umask(0o177);
+  try {
+    return await make();
+  } finally {
+    Deno.umask(before);
+  }
+}
+
+/** Lets a group use the socket besides its owner. */
+export async function shareWithGroup(path: string, group: number): Promise<void> {
+  try {
+    await Deno.chown(path, null, group);
+    await Deno.chmod(path, 0o660);
+  } catch (error) {
+    throw new FailedPrecondition(`${path} cannot be given to group ${group} (--socket-group): ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
