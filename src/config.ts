@@ -7,6 +7,7 @@ import {
   list,
   oneOf,
   optional,
+  pairs,
   text,
   truth,
   unixSocket,
@@ -220,8 +221,71 @@ export const settings = {
   checkDeadline: setting("check-deadline", duration, "For checking a filesystem.", { ...node, default: "60s" }),
   toolDeadline: setting("tool-deadline", duration, "For every other program that is run.", { ...node, default: "30s" }),
 
-  listen: setting("listen", hostAndPort, "Address of the simulator's SSH server; port 0 takes a free one.", {
+  listen: setting("listen", hostAndPort, "Address of the simulated RouterOS' SSH server; port 0 takes a free one.", {
     ...simulator,
     default: "127.0.0.1:2222",
   }),
+  user: setting("user", text, "The only user who may log in; any by default.", { ...simulator, default: "" }),
+  authorizedKeys: setting(
+    "authorized-keys",
+    optional(absolute),
+    "File with the public keys that may log in, read anew at each login. Without it a key pair is made and named in the ready line.",
+    {
+      ...simulator,
+      default: "",
+    },
+  ),
+  pool: setting("pool", absolute, "Folder for the pool's files and the simulator's state; it survives a restart.", {
+    ...simulator,
+    required: ["simulator"],
+  }),
+  poolSize: setting("pool-size", bytes, "Bytes that the pool has.", { ...simulator, default: "100G" }),
+  mountPoint: setting("mount-point", text, "First part of the paths on the pool.", {
+    ...simulator,
+    default: "storage-pool",
+  }),
+  routerosVersion: setting("routeros-version", text, "What /system/resource says.", {
+    ...simulator,
+    default: "7.24.4 (stable)",
+  }),
+  exporter: setting(
+    "exporter",
+    oneOf("none", "loop"),
+    "How exports are shown: not at all, or as files in --exports-dir and an open port.",
+    {
+      ...simulator,
+      default: "none",
+    },
+  ),
+  exportsDir: setting("exports-dir", optional(absolute), "Folder for the exporter loop: a file for each export.", {
+    ...simulator,
+    default: "",
+  }),
+  controlSocket: setting(
+    "control-socket",
+    optional(absolute),
+    "Unix socket for faults on demand and the state: a line of JSON for a line of JSON.",
+    {
+      ...simulator,
+      default: "",
+    },
+  ),
+  latency: setting(
+    "latency",
+    pairs,
+    "Milliseconds that commands take, like add=400,print=50; line is added to every line.",
+    {
+      ...simulator,
+      default: "",
+    },
+  ),
+  guesses: setting(
+    "guesses",
+    pairs,
+    "What RouterOS does where nobody has looked yet, like growth=reconnect,uniqueSlots=false.",
+    {
+      ...simulator,
+      default: "",
+    },
+  ),
 } as const;

@@ -74,3 +74,10 @@ export function absolute(value: string): string {
 export function optional<T>(parse: (value: string) => T): (value: string) => T | undefined {
   return (value) => value === "" ? undefined : parse(value);
 }
+
+/** `name=value` pairs, separated by commas. */
+export function pairs(value: string): Record<string, string> {
+  const parts = value === "" ? [] : value.split(",").map((part) => /^([A-Za-z][A-Za-z ]*)=(.+)$/.exec(part.trim()));
+  if (parts.every((part) => part !== null)) return Object.fromEntries(parts.map((part) => [part[1], part[2]]));
+  throw new Error("write name=value, several separated by commas");
+}

@@ -1,11 +1,13 @@
 import { RouterOsError } from "./errors.ts";
 
-/** A row of `/disk` with `type=file`, as the driver sees it. */
+/** A row of `/disk`, as the driver sees it. */
 export interface Disk {
   slot: string;
+  /** `file` for what can be a volume; RouterOS has others: raid, partition … */
+  type: string;
   /** Without a leading slash: `/disk` shows one, `/file` does not. */
   file: string;
-  /** Bytes. */
+  /** Bytes; of a file disk only. */
   size: bigint;
   nqn: string;
   port: number;
@@ -39,16 +41,17 @@ export function decodeRows(text: string): Row[] {
   throw new RouterOsError(`RouterOS answered JSON that is no list of rows: '${text.slice(0, 200)}'`);
 }
 
-/** The file disks among the rows. */
+/** The rows as disks. */
 export function decodeDisks(text: string): Disk[] {
-  return decodeRows(text).filter((row) => row["type"] === "file").map(decodeDisk);
+  return decodeRows(text).map(decodeDisk);
 }
 
 function decodeDisk(row: Row): Disk {
   return {
     slot: textOf(row, "slot"),
+    type: textOf(row, "type"),
     file: textOf(row, "file-path").replace(/^\//, ""),
-    size: bytesOf(row, "size"),
+    size: row["type"] === "file" ? bytesOf(row, "size") : 0n,
     nqn: textOf(row, "nvme-tcp-server-nqn"),
     port: Number(row["nvme-tcp-server-port"] ?? 0),
     exported: truthOf(row, "nvme-tcp-export"),

@@ -57,7 +57,7 @@ Deno.test("decodeRows() takes `[]` and nothing for no rows, and nothing else", (
   for (const text of ["null", "{}", "[1]", "[[]]", "no such item", '[{"slot":']) assertThrows(() => decodeRows(text));
 });
 
-Deno.test("decodeDisks() reads numbers in each form that RouterOS writes, and only file disks", () => {
+Deno.test("decodeDisks() reads numbers in each form that RouterOS writes, and knows what is no file disk", () => {
   const rows = [
     { type: "file", slot: "a", "file-path": "/p/a.img", size: 1073741824, "nvme-tcp-export": true },
     { type: "file", slot: "b", "file-path": "p/b.img", size: "2048.000000", "nvme-tcp-export": "yes" },
@@ -67,6 +67,7 @@ Deno.test("decodeDisks() reads numbers in each form that RouterOS writes, and on
   assertEquals(disks.map(({ slot, file, size, exported }) => ({ slot, file, size, exported })), [
     { slot: "a", file: "p/a.img", size: 1073741824n, exported: true },
     { slot: "b", file: "p/b.img", size: 2048n, exported: true },
+    { slot: "pool", file: "", size: 0n, exported: false },
   ]);
 });
 

@@ -62,6 +62,7 @@ export async function connectSsh(options: SshOptions, signal: AbortSignal): Prom
         return refused === undefined;
       },
     });
+    client.setNoDelay(true); // Else each small packet waits for the other side's delayed acknowledgement.
     await ready;
   } catch (error) {
     client.destroy();
@@ -73,7 +74,6 @@ export async function connectSsh(options: SshOptions, signal: AbortSignal): Prom
       )
       : error;
   }
-  client.setNoDelay(true);
   return new SshTransport(client);
 }
 

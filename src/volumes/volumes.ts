@@ -243,7 +243,7 @@ export class Volumes {
   }
 
   #ours(disk: Disk): boolean {
-    if (!isVolumeId(disk.slot)) return false;
+    if (disk.type !== "file" || !isVolumeId(disk.slot)) return false;
     const named = parseManagedNqn(this.#options.prefix, disk.nqn);
     return named?.volumeId === disk.slot && this.#target(disk.slot).files.includes(disk.file);
   }

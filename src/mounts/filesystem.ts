@@ -1,0 +1,173 @@
+import { type Commands, NotInstalled, type Output } from "../runtime/command.ts";
+import { FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
+
+export const filesystemTypes = ["ext4", "ext3", "xfs"] as const;
+export type FilesystemType = typeof filesystemTypes[number];
+
+/** @throws {InvalidArgument} for a filesystem that the driver does not make */
+export function filesystemType(name: string): FilesystemType {
+  const known = filesystemTypes.find((type) => type === name);
+  if (known) return known;
+  throw new InvalidArgument(`filesystem '${name}' is not supported: use one of ${filesystemTypes.join(", ")} (fsType)`);
+}
+
+/** Milliseconds. */
+export interface FilesystemDeadlines {
+  mkfs: number;
+  check: number;
+  command: number;
+}
+
+/** What a device holds: nothing (proven), a filesystem, another thing with a name, or data that nobody knows. */
+export type Content = { kind: "empty" } | { kind: "filesystem" | "other"; type: string } | {
+  kind: "data";
+  where: string;
+};
+
+interface Disk {
+  path: string;
+  /** Bytes. */
+  size: number;
+}
+
+const MiB = 2 ** 20;
+
+/**
+ * Options for disks that are thin and far away: nothing was written there, so there is nothing to discard (`nodiscard`,
+ * `-K`: on a large disk that alone can outlast a deadline), inode tables and journal are written by the kernel when they
+ * are needed, and no blocks are kept back for root on a volume that root does not boot from (`-m 0`).
+ */
+const makers: Record<FilesystemType, { args: string[]; force: string }> = {
+  ext4: { args: ["-q", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"], force: "-F" },
+  ext3: { args: ["-q", "-m", "0", "-E", "nodiscard,lazy_journal_init=1"], force: "-F" },
+  xfs: { args: ["-q", "-K"], force: "-f" },
+};
+
+/** Makes, checks and grows filesystems on devices that the caller has proven to be the volume's and live. */
+export class Filesystems {
+  readonly #commands: Commands;
+  readonly #deadlines: FilesystemDeadlines;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(options: { commands: Commands; deadlines: FilesystemDeadlines; signal?: AbortSignal | undefined }) {
+    this.#commands = options.commands;
+    this.#deadlines = options.deadlines;
+    this.#signal = options.signal;
+  }
+
+  /**
+   * Looks what is on a device. Empty is only what blkid and wipefs find nothing on and whose first and last MiB are
+   * zeros: blkid alone says "nothing" too when it cannot read the device.
+   * @throws {Unreachable} when any of them gives another answer
+   */
+  async content(disk: Disk): Promise<Content> {
+    const blkid = await this.#run("blkid", ["-p", "-o", "export", disk.path], this.#deadlines.command);
+    if (blkid.code === 0) return recognised(blkid.stdout);
+    if (blkid.code !== 2) throw unexpected("blkid -p", disk, blkid);
+    const wipefs = await this.#run("wipefs", ["--no-act", disk.path], this.#deadlines.command);
+    if (wipefs.code !== 0) throw unexpected("wipefs --no-act", disk, wipefs);
+    if (wipefs.stdout.trim() !== "") return { kind: "other", type: shortened(wipefs.stdout) };
+    for (const offset of [0, Math.max(0, disk.size - MiB)]) {
+      if (!await this.#zeros(disk, offset)) return { kind: "data", where: `the MiB at byte ${offset}` };
+    }
+    return { kind: "empty" };
+  }
+
+  async #zeros(disk: Disk, offset: number): Promise<boolean> {
+    const bytes = Math.min(MiB, disk.size);
+    const args = ["-s", `--ignore-initial=${offset}:0`, `--bytes=${bytes}`, disk.path, "/dev/zero"];
+    const output = await this.#run("cmp", args, this.#deadlines.command);
+    if (output.code > 1) throw unexpected("cmp", disk, output);
+    return output.code === 0;
+  }
+
+  /** Whether a mkfs.xfs was interrupted: `sb_inprogress`, byte 126 of the superblock (kernel: fs/xfs/libxfs/xfs_format.h). */
+  async xfsUnfinished(disk: Disk): Promise<boolean> {
+    const output = await this.#run(
+      "od",
+      ["-A", "n", "-t", "u1", "-j", "126", "-N", "1", disk.path],
+      this.#deadlines.command,
+    );
+    if (output.code !== 0) throw unexpected("od", disk, output);
+    return output.stdout.trim() === "1";
+  }
+
+  /**
+   * Makes a filesystem on a device that {@linkcode content} has just proven empty.
+   * @param options.force over what an interrupted mkfs left, which mkfs.xfs refuses by itself (mkfs.ext4 asks terminals only)
+   */
+  async make(type: FilesystemType, disk: Disk, options: { force: boolean }): Promise<void> {
+    const { args, force } = makers[type];
+    const all = [...args, ...(options.force ? [force] : []), disk.path];
+    const output = await this.#run(`mkfs.${type}`, all, this.#deadlines.mkfs);
+    if (output.code !== 0) throw unexpected(`mkfs.${type}`, disk, output);
+  }
+
+  /**
+   * Checks an existing ext filesystem, writing nothing. A journal that must be replayed is no error: mounting does that.
+   * xfs is not checked here: mounting finds what is wrong, and `xfs_repair -n` calls a dirty log a defect.
+   * @throws {FailedPrecondition} when it is damaged
+   */
+  async check(type: FilesystemType, disk: Disk): Promise<void> {
+    if (type === "xfs") return;
+    let output: Output;
+    try {
+      output = await this.#run("e2fsck", ["-n", disk.path], this.#deadlines.check);
+    } catch (error) {
+      if (!(error instanceof NotInstalled)) throw error;
+      return log.warn("the filesystem is not checked: e2fsck is not installed", { device: disk.path });
+    }
+    const said = output.stdout + output.stderr;
+    if (output.code < 4 || /skipping journal recovery/i.test(said)) return;
+    throw new FailedPrecondition(
+      `the ${type} filesystem on ${disk.path} is damaged and nothing was written to it. e2fsck said: ` +
+        `${
+          shortened(said)
+        }. Take a copy of the volume, then repair it with 'e2fsck -f ${disk.path}' while no pod uses it`,
+    );
+  }
+
+  /**
+   * Grows a mounted filesystem to its device; one that fills it already stays as it is.
+   * @throws {FailedPrecondition} when the kernel refuses
+   */
+  async grow(type: string, disk: { path: string }, mountpoint: string): Promise<void> {
+    const [program, argument] = type === "xfs"
+      ? ["xfs_growfs", mountpoint] as const
+      : ["resize2fs", disk.path] as const;
+    const output = await this.#run(program, [argument], this.#deadlines.check);
+    if (output.code === 0) return;
+    throw new FailedPrecondition(
+      `the ${type} filesystem at ${mountpoint} does not grow: ${program} ended with ${output.code}: ` +
+        `${
+          shortened(output.stderr)
+        }. For ext4 the driver needs CAP_SYS_RESOURCE (a privileged container has it), and the ` +
+        "kernel refuses where it has found errors before: see dmesg and 'dumpe2fs -h'",
+    );
+  }
+
+  #run(program: string, args: string[], deadline: number): Promise<Output> {
+    return this.#commands.run(program, args, { deadline, signal: this.#signal });
+  }
+}
+
+function recognised(exported: string): Content {
+  const fields = new Map(exported.split("\n").map((line) => line.split("=", 2) as [string, string]));
+  const type = fields.get("TYPE");
+  if (type && fields.get("USAGE") === "filesystem") return { kind: "filesystem", type };
+  return { kind: "other", type: type ?? `${fields.get("PTTYPE") ?? "partition"} table` };
+}
+
+function unexpected(program: string, disk: { path: string }, { code, stderr, stdout }: Output): Unreachable {
+  return new Unreachable(
+    `'${program}' on ${disk.path} ended with ${code}: ${
+      shortened(stderr.trim() || stdout)
+    }. Nothing is concluded from ` +
+      "that; it is tried again. Look at the NVMe session of the volume and at dmesg",
+  );
+}
+
+function shortened(text: string): string {
+  return text.trim().replaceAll(/\s*\n\s*/g, "; ").slice(0, 500);
+}

@@ -1,0 +1,191 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { RecordingCommands, run } from "../../tests/nvme/stand_in.ts";
+import { FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { Filesystems, filesystemType } from "./filesystem.ts";
+
+// All of these tools work on image files as on devices: nothing here needs root.
+const ignore = Deno.build.os !== "linux" || !await installed("mkfs.xfs");
+const MiB = 2 ** 20;
+const size = 512 * MiB;
+const PATH = `${Deno.env.get("PATH")}:/usr/sbin:/sbin`;
+
+async function installed(program: string): Promise<boolean> {
+  return await new RecordingCommands({ PATH: `${Deno.env.get("PATH")}:/usr/sbin:/sbin` })
+    .run(program, ["-V"], { deadline: 10_000 }).then(() => true, () => false);
+}
+
+class Image implements AsyncDisposable {
+  readonly size = size;
+  readonly commands = new RecordingCommands({ PATH });
+  readonly filesystems = new Filesystems({
+    commands: this.commands,
+    deadlines: { mkfs: 60_000, check: 60_000, command: 10_000 },
+  });
+  private constructor(readonly path: string) {}
+
+  static async make(): Promise<Image> {
+    const path = await Deno.makeTempFile();
+    await Deno.truncate(path, size);
+    return new Image(path);
+  }
+
+  async write(offset: number, bytes: number[]): Promise<void> {
+    using file = await Deno.open(this.path, { write: true });
+    await file.seek(offset, Deno.SeekMode.Start);
+    await file.write(new Uint8Array(bytes));
+  }
+
+  /** Changes an ext filesystem behind its back. */
+  async debugfs(request: string): Promise<void> {
+    await this.commands.run("debugfs", ["-w", "-R", request, this.path], { deadline: 10_000 });
+  }
+
+  content() {
+    return this.filesystems.content(this);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path);
+  }
+}
+
+Deno.test({
+  name: "Filesystems.content() calls empty only what holds nothing",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    assertEquals(await image.content(), { kind: "empty" });
+    await image.write(4096, [1]);
+    assertEquals((await image.content()).kind, "data");
+  },
+});
+
+Deno.test({
+  name: "Filesystems.content() looks at the last MiB too",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    await image.write(size - 1, [1]);
+    assertEquals((await image.content()).kind, "data");
+  },
+});
+
+Deno.test({
+  name: "Filesystems.content() names filesystems, and does not take swap, partitions or RAID for one",
+  ignore,
+  async fn() {
+    const makers: [string[], string, string][] = [
+      [["mkfs.ext4", "-q"], "filesystem", "ext4"],
+      [["mkfs.xfs", "-q"], "filesystem", "xfs"],
+      [["mkswap"], "other", "swap"],
+    ];
+    for (const [[program = "", ...args], kind, type] of makers) {
+      await using image = await Image.make();
+      await image.commands.run(program, [...args, image.path], { deadline: 20_000 });
+      assertEquals(await image.content(), { kind, type } as unknown);
+    }
+    await using partitioned = await Image.make();
+    // A DOS partition table with one partition of type 0x83, 2048 sectors from sector 2048.
+    await partitioned.write(446, [0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0]);
+    await partitioned.write(510, [0x55, 0xaa]);
+    assertEquals(await partitioned.content(), { kind: "other", type: "dos table" });
+  },
+});
+
+Deno.test({
+  name: "Filesystems.content() takes no failing tool for an empty device",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    const absent = { path: `${image.path}-absent`, size };
+    await assertRejects(() => image.filesystems.content(absent), Unreachable); // blkid says 2 for it, as for an empty one.
+    for (const [program, code] of [["blkid", 4], ["blkid", 8], ["wipefs", 1], ["cmp", 2]] as const) {
+      image.commands.instead = (asked) =>
+        asked === program ? { code, stdout: "", stderr: "input/output error" } : undefined;
+      await assertRejects(() => image.content(), Unreachable, "Nothing is concluded");
+    }
+  },
+});
+
+Deno.test({
+  name: "Filesystems.make() makes each type thin, and again over itself when forced",
+  ignore,
+  async fn() {
+    for (const type of ["ext4", "ext3", "xfs"] as const) {
+      await using image = await Image.make();
+      await image.filesystems.make(type, image, { force: false });
+      assertEquals(await image.content(), { kind: "filesystem", type });
+      const written = ((await Deno.stat(image.path)).blocks ?? 0) * 512;
+      assertEquals(written < 80 * MiB, true, `${type} wrote ${written} bytes`);
+      if (type === "xfs") await assertRejects(() => image.filesystems.make(type, image, { force: false }), Unreachable);
+      await image.filesystems.make(type, image, { force: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "Filesystems.xfsUnfinished() tells a mkfs.xfs that was cut off",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    await image.filesystems.make("xfs", image, { force: false });
+    assertEquals(await image.filesystems.xfsUnfinished(image), false);
+    await image.write(126, [1]);
+    assertEquals(await image.filesystems.xfsUnfinished(image), true);
+  },
+});
+
+Deno.test({
+  name: "Filesystems.check() passes a clean filesystem and one whose journal must be replayed",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    await image.filesystems.make("ext4", image, { force: false });
+    await image.filesystems.check("ext4", image);
+    await image.debugfs("feature needs_recovery");
+    await image.debugfs("set_super_value state 2"); // The kernel noted an error, and the journal may mend it.
+    await image.filesystems.check("ext4", image);
+  },
+});
+
+Deno.test({
+  name: "Filesystems.check() refuses a damaged filesystem, says what was found and writes nothing",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    await image.filesystems.make("ext4", image, { force: false });
+    await image.debugfs("clri <2>"); // The root folder is gone.
+    await image.debugfs("set_super_value state 2");
+    const before = await run("sha256sum", image.path);
+    await assertRejects(() => image.filesystems.check("ext4", image), FailedPrecondition, "oot inode");
+    await assertRejects(() => image.filesystems.check("ext4", image), FailedPrecondition, "e2fsck -f");
+    assertEquals(await run("sha256sum", image.path), before);
+  },
+});
+
+Deno.test({
+  name: "Filesystems.check() leaves xfs to the mount, and goes on where e2fsck is not installed",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    await image.filesystems.check("xfs", image);
+    assertEquals(image.commands.started, []);
+    const nothing = new RecordingCommands({ PATH: "/nonexistent" });
+    const deadlines = { mkfs: 1000, check: 1000, command: 1000 };
+    await new Filesystems({ commands: nothing, deadlines }).check("ext4", image);
+    assertEquals(nothing.started.length, 1);
+  },
+});
+
+Deno.test("filesystemType() refuses what the driver does not make", () => {
+  assertEquals(filesystemType("ext3"), "ext3");
+  for (const name of ["", "btrfs", "EXT4", "ext4 -F"]) {
+    try {
+      filesystemType(name);
+    } catch (error) {
+      assertEquals(error instanceof InvalidArgument, true);
+      continue;
+    }
+    throw new Error(`'${name}' was taken`);
+  }
+});

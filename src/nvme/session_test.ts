@@ -1,0 +1,213 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
+import { whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { poll } from "../runtime/deadline.ts";
+import { Cancelled, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { nqnOf } from "./nqn.ts";
+import type { Target } from "./session.ts";
+
+const ignore = await whyNoStandIn() !== undefined;
+const volumeId = `pvc-${"a".repeat(28)}`;
+const nqn = nqnOf(prefix, volumeId);
+
+function target(node: TestNode, changes: Partial<Target> = {}): Target {
+  const { port } = node.server;
+  return { nqn, address: "127.0.0.1", port, ctrlLossTmo: -1, reconnectDelay: 5, keepAliveTmo: 0, ...changes };
+}
+
+async function exported(deadlines: { connect?: number; command?: number } = {}): Promise<TestNode> {
+  const node = await TestNode.start(deadlines);
+  await node.server.offer(nqn, GiB);
+  return node;
+}
+
+const calls = (node: TestNode, command: string) =>
+  node.commands.started.filter((line) => line.startsWith(`nvme ${command}`));
+
+async function setState(node: TestNode, state: string): Promise<void> {
+  await Deno.writeTextFile(`${node.standIn.roots.sysfs}/class/nvme/nvme0/state`, `${state}\n`);
+}
+
+Deno.test({
+  name: "Sessions.connect() gives the device of the exact NQN, and uses what is connected",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const device = await node.parts.sessions.connect(target(node, { hostNqn: "nqn.2014-08.org.example:host" }));
+    assertEquals([device.name, device.size, device.nqn], ["nvme0n1", GiB, nqn]);
+    assert((await Deno.stat(device.path)).isBlockDevice);
+    assertEquals(await node.parts.sessions.connect(target(node)), device);
+    assertEquals(calls(node, "connect"), [
+      `nvme connect -t tcp -a 127.0.0.1 -s ${node.server.port} -n ${nqn} --ctrl-loss-tmo=-1 --reconnect-delay=5 ` +
+      "--hostnqn=nqn.2014-08.org.example:host",
+    ]);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() makes one session when asked several times at once",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const devices = await Promise.all(Array.from({ length: 5 }, () => node.parts.sessions.connect(target(node))));
+    assertEquals(new Set(devices.map((device) => device.name)).size, 1);
+    assertEquals(calls(node, "connect").length, 1);
+  },
+});
+
+Deno.test({
+  name: "Sessions touches no NQN that is not ours",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const { sessions } = node.parts;
+    for (const foreign of ["nqn.2000-02.com.mikrotik:nixos-var", `${nqn}.g01`, `${prefix}x`, ""]) {
+      await assertRejects(() => sessions.connect(target(node, { nqn: foreign })), InvalidArgument, "not touched");
+      await assertRejects(() => sessions.disconnect(foreign), InvalidArgument, "CSI_MANAGED_NQN_PREFIX");
+      await assertRejects(() => sessions.rescan(foreign, 1), InvalidArgument);
+      await assertRejects(() => sessions.device(foreign), InvalidArgument);
+    }
+    assertEquals(node.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() does not let a dead address reach the kernel",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    using closed = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = closed.addr;
+    closed.close();
+    await assertRejects(() => node.parts.sessions.connect(target(node, { port })), Unreachable, `127.0.0.1:${port}`);
+    assertEquals(node.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() says what nvme-cli said when the server refuses",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.server.withdraw(nqn);
+    await assertRejects(() => node.parts.sessions.connect(target(node)), Unreachable, "Input/output error");
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() waits for a session that is connecting and makes no second one",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.parts.sessions.connect(target(node));
+    await setState(node, "connecting");
+    const waiting = node.parts.sessions.connect(target(node));
+    await assertRejects(() => node.parts.sessions.device(nqn), Unreachable, "nvme0 connecting");
+    await setState(node, "live");
+    assertEquals((await waiting).name, "nvme0n1");
+    assertEquals(calls(node, "connect").length, 1);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() connects anew when the kernel gives the old session up",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.parts.sessions.connect(target(node));
+    await setState(node, "connecting");
+    const waiting = node.parts.sessions.connect(target(node));
+    await node.nvme("disconnect", "-n", nqn);
+    assertEquals((await waiting).size, GiB);
+    assertEquals(calls(node, "connect").length, 2);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() says at its deadline which state the session is in",
+  ignore,
+  async fn() {
+    await using node = await exported({ connect: 300 });
+    await node.parts.sessions.connect(target(node));
+    await setState(node, "connecting");
+    await assertRejects(() => node.parts.sessions.connect(target(node)), Unreachable, "nvme0 connecting");
+    const caller = new AbortController();
+    caller.abort();
+    await assertRejects(() => node.parts.sessions.connect(target(node), { signal: caller.signal }), Cancelled);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() takes 'already connected' for what it is",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    let first = true;
+    node.commands.instead = (program, args) => {
+      if (program !== "nvme" || args[0] !== "connect" || !first) return;
+      first = false;
+      // Somebody else is faster between our look and our connect.
+      return node.nvme(...args).then(() => ({ code: 1, stdout: "", stderr: "already connected\n" }));
+    };
+    assertEquals((await node.parts.sessions.connect(target(node))).name, "nvme0n1");
+  },
+});
+
+Deno.test({
+  name: "Sessions.disconnect() ends only the NQN it is told, and is a no-op the second time",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const other = "nqn.2000-02.com.mikrotik:nixos-var";
+    await node.server.offer(other, GiB);
+    await node.nvme("connect", "-t", "tcp", "-a", "127.0.0.1", "-s", String(node.server.port), "-n", other);
+    await node.parts.sessions.connect(target(node));
+    await node.parts.sessions.disconnect(nqn);
+    await node.parts.sessions.disconnect(nqn);
+    assertEquals(await node.parts.sysfs.session(nqn), undefined);
+    assertEquals((await node.parts.sysfs.session(other))?.live, true);
+    assertEquals(calls(node, "disconnect"), [`nvme disconnect -n ${nqn}`]);
+  },
+});
+
+Deno.test({
+  name: "Sessions.disconnect() fails while the session is still there, whatever nvme-cli says",
+  ignore,
+  async fn() {
+    await using node = await exported({ command: 200 });
+    await node.parts.sessions.connect(target(node));
+    node.commands.instead = () => ({ code: 0, stdout: `NQN:${nqn} disconnected 1 controller(s)\n`, stderr: "" });
+    await assertRejects(() => node.parts.sessions.disconnect(nqn), Unreachable, "still there");
+    node.commands.instead = () => undefined;
+  },
+});
+
+Deno.test({
+  name: "Sessions.rescan() waits for the size, and says so when the server shows it only on reconnection",
+  ignore,
+  async fn() {
+    await using node = await exported({ command: 2000 });
+    await node.parts.sessions.connect(target(node));
+    await node.server.offer(nqn, 2 * GiB);
+    assertEquals((await node.parts.sessions.rescan(nqn, 2 * GiB)).size, 2 * GiB);
+    await node.server.offer(nqn, 3 * GiB, { seen: 2 * GiB });
+    await assertRejects(() => node.parts.sessions.rescan(nqn, 3 * GiB), Unreachable, "only on reconnection");
+    assertEquals((await node.parts.sessions.device(nqn)).size, 2 * GiB);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() of one dead server holds up none of twenty",
+  ignore,
+  async fn() {
+    await using node = await exported({ connect: 20_000 });
+    // Nobody answers there: a connect waits in the queue of a listener that never accepts.
+    const dead = node.parts.sessions.connect(target(node, { address: "198.51.100.1" })).catch((error) => error);
+    const others = Array.from({ length: 19 }, (_, i) => nqnOf(prefix, `pvc-${i.toString(16).padStart(28, "0")}`));
+    await Promise.all(others.map((each) => node.server.offer(each, GiB)));
+    const devices = await Promise.all(others.map((each) => node.parts.sessions.connect(target(node, { nqn: each }))));
+    assertEquals(new Set(devices.map((device) => device.path)).size, 19);
+    assert(await dead instanceof Unreachable);
+    await poll(() => node.commands.running === 0 || undefined, { signal: AbortSignal.timeout(10_000) });
+  },
+});

@@ -1,0 +1,172 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { FailedPrecondition, Unreachable } from "../runtime/errors.ts";
+import { Sysfs } from "./sysfs.ts";
+
+const prefix = "nqn.2000-02.com.mikrotik:pvc-";
+const body = "0123456789abcdef0123456789ab";
+const nqn = prefix + body;
+
+interface Fixture {
+  nqn: string;
+  /** Number of the subsystem, which is that of its block device. */
+  subsystem: number;
+  /** Numbers and states of its controllers. */
+  controllers: Record<number, string>;
+  multipath?: boolean;
+  size?: number;
+  minor?: number;
+}
+
+async function put(folder: string, attributes: Record<string, string | number>): Promise<void> {
+  await Deno.mkdir(folder, { recursive: true });
+  for (const [name, value] of Object.entries(attributes)) await Deno.writeTextFile(`${folder}/${name}`, `${value}\n`);
+}
+
+/** A tree of the kernel's shape (6.1): real folders under devices/virtual, symlinks in the classes. */
+async function tree(...fixtures: Fixture[]): Promise<string> {
+  const root = await Deno.makeTempDir();
+  for (const name of ["nvme", "nvme-subsystem"]) await Deno.mkdir(`${root}/class/${name}`, { recursive: true });
+  for (const { nqn, subsystem: s, controllers, multipath = true, size = 2048, minor = 3 } of fixtures) {
+    const folder = `${root}/devices/virtual/nvme-subsystem/nvme-subsys${s}`;
+    const device = { nsid: 1, size, dev: `259:${minor}` };
+    await put(folder, { subsysnqn: nqn, model: "x" });
+    if (multipath) await put(`${folder}/nvme${s}n1`, device);
+    if (multipath) await Deno.mkdir(`${folder}/nvme${s}n1/holders`);
+    await Deno.symlink(
+      `../../devices/virtual/nvme-subsystem/nvme-subsys${s}`,
+      `${root}/class/nvme-subsystem/nvme-subsys${s}`,
+    );
+    for (const [c, state] of Object.entries(controllers)) {
+      const controller = `${root}/devices/virtual/nvme-fabrics/ctl/nvme${c}`;
+      await put(controller, { subsysnqn: nqn, state, address: "traddr=10.0.0.1,trsvcid=4420", transport: "tcp" });
+      const path = multipath ? `nvme${s}c${c}n1` : `nvme${s}n1`;
+      await put(`${controller}/${path}`, multipath ? { nsid: 1, size } : device);
+      await Deno.mkdir(`${controller}/${path}/holders`);
+      await Deno.symlink(`../../nvme-fabrics/ctl/nvme${c}`, `${folder}/nvme${c}`);
+      await Deno.symlink(`../../devices/virtual/nvme-fabrics/ctl/nvme${c}`, `${root}/class/nvme/nvme${c}`);
+    }
+  }
+  return root;
+}
+
+function sysfs(root: string): Sysfs {
+  return new Sysfs({ sysfs: root, dev: "/host/dev" });
+}
+
+const remove = (root: string) => Deno.remove(root, { recursive: true });
+
+Deno.test("Sysfs.session() finds the subsystem's device behind symlinks, never a path's own", async () => {
+  const root = await tree({ nqn, subsystem: 3, controllers: { 5: "live", 6: "connecting" }, size: 4096, minor: 260 });
+  assertEquals(await sysfs(root).session(nqn), {
+    nqn,
+    controllers: [
+      { name: "nvme5", state: "live", address: "traddr=10.0.0.1,trsvcid=4420" },
+      { name: "nvme6", state: "connecting", address: "traddr=10.0.0.1,trsvcid=4420" },
+    ],
+    namespaces: [
+      { name: "nvme3n1", nsid: 1, size: 4096 * 512, majorMinor: "259:260", path: "/host/dev/nvme3n1", holders: [] },
+    ],
+    live: true,
+  });
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() finds the device of a kernel without multipath under its controller", async () => {
+  const root = await tree({ nqn, subsystem: 1, controllers: { 1: "live" }, multipath: false });
+  assertEquals((await sysfs(root).session(nqn))?.namespaces.map((each) => each.name), ["nvme1n1"]);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() takes the exact NQN among others that begin or end alike", async () => {
+  const root = await tree(
+    { nqn: `${nqn}.g1`, subsystem: 0, controllers: { 0: "live" } },
+    { nqn: nqn.slice(0, -1), subsystem: 1, controllers: { 1: "live" } },
+    { nqn: `x${nqn}`, subsystem: 2, controllers: { 2: "live" } },
+  );
+  assertEquals(await sysfs(root).session(nqn), undefined);
+  assertEquals((await sysfs(root).session(`${nqn}.g1`))?.namespaces[0]?.name, "nvme0n1");
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() calls a session live only while one of its controllers is", async () => {
+  for (const state of ["connecting", "resetting", "new", "deleting", "dead", "deleting (no IO)"]) {
+    const root = await tree({ nqn, subsystem: 0, controllers: { 0: state } });
+    assertEquals((await sysfs(root).session(nqn))?.live, false, state);
+    await remove(root);
+  }
+});
+
+Deno.test("Sysfs.session() sees a controller that has no subsystem yet", async () => {
+  const root = await tree({ nqn, subsystem: 0, controllers: { 0: "connecting" } });
+  await Deno.remove(`${root}/class/nvme-subsystem/nvme-subsys0`);
+  const session = await sysfs(root).session(nqn);
+  assertEquals([session?.controllers.length, session?.namespaces.length, session?.live], [1, 0, false]);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() sees the device that outlives its controllers, and nothing in an empty subsystem", async () => {
+  const root = await tree({ nqn, subsystem: 0, controllers: {} });
+  assertEquals((await sysfs(root).session(nqn))?.namespaces.length, 1);
+  await remove(`${root}/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1`);
+  assertEquals(await sysfs(root).session(nqn), undefined);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() knows of no session while the kernel's module is not loaded", async () => {
+  const root = await Deno.makeTempDir();
+  await Deno.mkdir(`${root}/class`);
+  assertEquals(await sysfs(root).session(nqn), undefined);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() never reads a failure as an absence", async () => {
+  const empty = await Deno.makeTempDir();
+  await assertRejects(() => sysfs(empty).session(nqn), FailedPrecondition, "--sysfs-root");
+  await remove(empty);
+  const vanishing = await tree({ nqn, subsystem: 0, controllers: { 0: "live" } });
+  await remove(`${vanishing}/devices/virtual/nvme-fabrics/ctl/nvme0`);
+  await assertRejects(() => sysfs(vanishing).session(nqn), Unreachable, "cannot be read");
+  await remove(vanishing);
+  const broken = await tree({ nqn, subsystem: 0, controllers: { 0: "live" }, size: NaN });
+  await assertRejects(() => sysfs(broken).session(nqn), Unreachable, "no number");
+  await remove(broken);
+});
+
+Deno.test("Sysfs.session() looks again when a controller vanishes while it is being read", async () => {
+  const root = await tree(
+    { nqn, subsystem: 0, controllers: { 0: "live" } },
+    { nqn: `${nqn}.g1`, subsystem: 1, controllers: { 1: "live" } },
+  );
+  await remove(`${root}/devices/virtual/nvme-fabrics/ctl/nvme0`);
+  const looking = sysfs(root).session(`${nqn}.g1`);
+  await Deno.remove(`${root}/class/nvme/nvme0`);
+  assertEquals((await looking)?.live, true);
+  await remove(root);
+});
+
+Deno.test("Sysfs.managed() lists our sessions with volume and generation, and no other", async () => {
+  const root = await tree(
+    { nqn: `${nqn}.g2`, subsystem: 0, controllers: { 0: "connecting" } },
+    { nqn: "nqn.2000-02.com.mikrotik:nixos-var", subsystem: 1, controllers: { 1: "live" } },
+    { nqn: `${prefix}somebody-else`, subsystem: 2, controllers: { 2: "live" } },
+  );
+  const found = (await sysfs(root).managed(prefix)).map(({ volumeId, generation, live }) => ({
+    volumeId,
+    generation,
+    live,
+  }));
+  assertEquals(found, [{ volumeId: `pvc-${body}`, generation: 2, live: false }]);
+  await remove(root);
+});
+
+Deno.test("Sysfs.nqnOfDevice() names whoever has a device number now", async () => {
+  const root = await tree({
+    nqn: "nqn.2000-02.com.mikrotik:nixos-var",
+    subsystem: 1,
+    controllers: { 1: "live" },
+    minor: 9,
+  });
+  assertEquals(await sysfs(root).nqnOfDevice("259:9"), "nqn.2000-02.com.mikrotik:nixos-var");
+  assertEquals(await sysfs(root).nqnOfDevice("259:8"), undefined);
+  await remove(root);
+});

@@ -1,0 +1,93 @@
+import { isVolumeId } from "../nvme/nqn.ts";
+import { messageOf } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
+
+/** What the node notes of a staged volume. A hint that may be lost: sysfs and mountinfo are the truth. */
+export interface StagingRecord {
+  volumeId: string;
+  nqn: string;
+  kind: "filesystem" | "block";
+  /** The device's name and number when it was staged. */
+  device: string;
+  majorMinor: string;
+  stagingPath: string;
+  fsType?: string;
+  /** Device nodes that were published. */
+  targets?: string[];
+  /** The filesystem that is being made: written before mkfs begins, gone once it has ended well. */
+  mkfs?: string;
+}
+
+const texts = ["volumeId", "nqn", "kind", "device", "majorMinor", "stagingPath"] as const;
+
+function isRecord(value: unknown): value is StagingRecord {
+  const record = value as Record<string, unknown> | null;
+  return typeof record === "object" && record !== null && texts.every((key) => typeof record[key] === "string") &&
+    (record.targets === undefined ||
+      (Array.isArray(record.targets) && record.targets.every((each) => typeof each === "string")));
+}
+
+/** One small file a volume in a folder beside the plugin's socket. */
+export class Records {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  #path(volumeId: string): string {
+    if (!isVolumeId(volumeId)) throw new Error(`'${volumeId}' is no volume id`); // It becomes part of a path.
+    return `${this.#folder}/${volumeId}.json`;
+  }
+
+  /** The record of a volume; `undefined` when there is none, or none that can be read, which is logged. */
+  async read(volumeId: string): Promise<StagingRecord | undefined> {
+    const path = this.#path(volumeId);
+    try {
+      const value: unknown = JSON.parse(await Deno.readTextFile(path));
+      if (isRecord(value) && value.volumeId === volumeId) return value;
+      log.warn("a staging record has another form: it is not used", { volumeId, path });
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      log.warn("a staging record cannot be read: it is not used", { volumeId, path, error: messageOf(error) });
+    }
+    return undefined;
+  }
+
+  /** Writes a record so that after a crash either the old or the new one is there, whole. */
+  async write(record: StagingRecord): Promise<void> {
+    const path = this.#path(record.volumeId);
+    await Deno.mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    {
+      using file = await Deno.open(`${path}.new`, { write: true, create: true, truncate: true, mode: 0o600 });
+      const bytes = new TextEncoder().encode(`${JSON.stringify(record)}\n`);
+      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+      await file.sync();
+    }
+    await Deno.rename(`${path}.new`, path);
+    await this.#syncFolder();
+  }
+
+  /** Removes the record of a volume. None is fine. */
+  async remove(volumeId: string): Promise<void> {
+    await Deno.remove(this.#path(volumeId)).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
+  }
+
+  /** The ids of all volumes that have a record. */
+  async volumeIds(): Promise<string[]> {
+    try {
+      const names = (await Array.fromAsync(Deno.readDir(this.#folder))).map((entry) => entry.name);
+      return names.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5)).filter(isVolumeId).sort();
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
+    }
+  }
+
+  async #syncFolder(): Promise<void> {
+    using folder = await Deno.open(this.#folder, { read: true });
+    await folder.sync();
+  }
+}

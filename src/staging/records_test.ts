@@ -1,0 +1,48 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { Records, type StagingRecord } from "./records.ts";
+
+const volumeId = `pvc-${"a".repeat(28)}`;
+const record: StagingRecord = {
+  volumeId,
+  nqn: "nqn.x:pvc-a",
+  kind: "block",
+  device: "nvme0n1",
+  majorMinor: "259:1",
+  stagingPath: "/staging",
+  targets: ["/target"],
+};
+
+Deno.test("Records gives back what was written, and nothing once it was removed", async () => {
+  const folder = await Deno.makeTempDir();
+  const records = new Records(`${folder}/volumes`);
+  assertEquals([await records.read(volumeId), await records.volumeIds()], [undefined, []]);
+  await records.write(record);
+  await records.write({ ...record, mkfs: "ext4" });
+  assertEquals(await records.read(volumeId), { ...record, mkfs: "ext4" });
+  assertEquals(await records.volumeIds(), [volumeId]);
+  assertEquals(Array.from(Deno.readDirSync(`${folder}/volumes`)).map((entry) => entry.name), [`${volumeId}.json`]);
+  await records.remove(volumeId);
+  await records.remove(volumeId);
+  assertEquals([await records.read(volumeId), await records.volumeIds()], [undefined, []]);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("Records.read() takes a broken record for none, and the next one replaces it", async () => {
+  const folder = await Deno.makeTempDir();
+  const records = new Records(folder);
+  const broken = ["", "{", "null", "[]", '{"volumeId":1}', JSON.stringify({ ...record, volumeId: "pvc-other" })];
+  for (const text of [...broken, JSON.stringify({ ...record, targets: "x" })]) {
+    await Deno.writeTextFile(`${folder}/${volumeId}.json`, text);
+    assertEquals(await records.read(volumeId), undefined, text);
+  }
+  await records.write(record);
+  assertEquals(await records.read(volumeId), record);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("Records makes no path of an id that is none", async () => {
+  const records = new Records("/nonexistent");
+  for (const id of ["", "../x", "pvc-../../etc/passwd"]) {
+    await assertRejects(() => records.read(id), Error, "no volume id");
+  }
+});

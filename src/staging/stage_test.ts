@@ -1,0 +1,311 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
+import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { AlreadyExists, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { stage } from "./stage.ts";
+import { unstage } from "./unstage.ts";
+import type { VolumeInput } from "./volume.ts";
+
+const ignore = await whyNoStandIn() !== undefined;
+
+const made = (node: TestNode) => node.commands.started.filter((line) => line.startsWith("mkfs.")).length;
+
+/** The volume as it is asked for on the next call, with another context. */
+function changed(volume: VolumeInput, context: Record<string, string>): VolumeInput {
+  return { ...volume, publishContext: { ...volume.publishContext, ...context } };
+}
+
+for (const type of ["ext4", "ext3", "xfs"] as const) {
+  Deno.test({
+    name: `stage() makes ${type} once on an empty device, mounts it once, and keeps it over unstage and stage`,
+    ignore,
+    async fn() {
+      await using node = await TestNode.start();
+      const volume = await node.volume(type);
+      await stage(node.parts, volume);
+      await stage(node.parts, volume);
+      assertEquals(await node.mountsAt(volume.stagingPath), 1);
+      assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, type);
+      await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
+      await unstage(node.parts, volume);
+      assertEquals([await node.mountsAt(volume.stagingPath), await node.sessions(volume)], [0, 0]);
+      await stage(node.parts, volume);
+      assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
+      assertEquals(made(node), 1);
+    },
+  });
+}
+
+Deno.test({
+  name: "stage() of a block volume connects it and leaves nothing at the staging path",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    await stage(node.parts, volume);
+    await stage(node.parts, volume);
+    assertEquals([await node.sessions(volume), await node.mountsAt(volume.stagingPath)], [1, 0]);
+    assertEquals(Array.from(Deno.readDirSync(volume.stagingPath)), []);
+    assertEquals(made(node), 0);
+    assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "block");
+  },
+});
+
+Deno.test({
+  name: "stage() formats nothing that is not proven empty, and writes nothing to it",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const noise = (file: string, at: number) =>
+      run("dd", "if=/dev/urandom", `of=${file}`, "bs=1K", `seek=${at}`, "count=1", "conv=notrunc");
+    const MiB = 2 ** 20;
+    const fillers: [found: string, size: number, fill: (file: string) => Promise<unknown>][] = [
+      ["the MiB at byte 0", 64 * MiB, (file) => noise(file, 7)],
+      [`the MiB at byte ${63 * MiB}`, 64 * MiB, (file) => noise(file, 64 * 1024 - 1)],
+      ["xfs", 320 * MiB, (file) => run("mkfs.xfs", "-q", file)],
+      ["swap", 64 * MiB, (file) => run("mkswap", "-q", file)],
+    ];
+    for (const [found, size, fill] of fillers) {
+      const volume = await node.volume("ext4", size);
+      const file = node.server.file(node.nqn(volume));
+      await fill(file);
+      const before = await run("sha256sum", file);
+      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, found);
+      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "start a pod there");
+      assertEquals(await run("sha256sum", file), before);
+    }
+    assertEquals(made(node), 0);
+  },
+});
+
+Deno.test({
+  name: "stage() refuses an NQN that is foreign or another volume's, before it runs anything",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const other = await node.volume("ext4");
+    for (const nvme_nqn of ["nqn.2000-02.com.mikrotik:nixos-var", node.nqn(other), `${node.nqn(volume)}.g0`]) {
+      await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), InvalidArgument, "not connected");
+    }
+    await assertRejects(() => stage(node.parts, { ...volume, volumeId: "nixos-var" }), InvalidArgument, "no volume");
+    assertEquals(node.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "stage() takes the generation of the publish context",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const nqn = `${node.nqn(volume)}.g3`;
+    await node.server.offer(nqn, GiB);
+    await stage(node.parts, changed(volume, { nvme_nqn: nqn }));
+    assertEquals((await node.parts.sessions.ofVolume(volume.volumeId)).map(({ generation }) => generation), [3]);
+    await unstage(node.parts, volume);
+    assertEquals(await node.sessions(volume), 0);
+  },
+});
+
+Deno.test({
+  name: "stage() lives with the contexts of older PVs and refuses values that are wrong, by name",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const { publishContext, ...volume } = await node.volume("ext4");
+    const old = { nvmeAddress: "127.0.0.1", nvmePort: String(node.server.port), nqn: publishContext.nvme_nqn ?? "" };
+    await stage(node.parts, { ...volume, publishContext: {}, volumeContext: old });
+    assert(node.commands.started.some((line) => line.endsWith("--ctrl-loss-tmo=-1 --reconnect-delay=5")));
+    const wrong: Record<string, string>[] = [{ nvmePort: "0" }, { ctrlLossTmo: "-2" }, { reconnectDelay: "1s" }, {
+      keepAliveTmo: "x",
+    }];
+    for (const context of wrong) {
+      const input = { ...volume, publishContext: {}, volumeContext: { ...old, ...context } };
+      await assertRejects(() => stage(node.parts, input), InvalidArgument, Object.keys(context)[0] ?? "");
+    }
+    for (const nvmeAddress of ["", "-x", "a b", "$(id)"]) {
+      const input = { ...volume, publishContext: {}, volumeContext: { ...old, nvmeAddress } };
+      await assertRejects(() => stage(node.parts, input), InvalidArgument, "nvmeAddress");
+    }
+  },
+});
+
+Deno.test({
+  name: "stage() refuses a device that is smaller than the publish context says, and formats nothing",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start({ command: 500 });
+    const volume = await node.volume("ext4");
+    const larger = changed(volume, { size_bytes: String(GiB + 2 ** 20) });
+    await assertRejects(() => stage(node.parts, larger), Unreachable, `${GiB} bytes`);
+    assertEquals([made(node), await node.mountsAt(volume.stagingPath)], [0, 0]);
+  },
+});
+
+Deno.test({
+  name: "stage() sees the growth of a device that stayed connected, and grows the filesystem",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("xfs");
+    await stage(node.parts, volume);
+    await run("umount", volume.stagingPath); // The session is still there, as after an agent that was killed.
+    await node.server.offer(node.nqn(volume), 2 * GiB);
+    await stage(node.parts, changed(volume, { size_bytes: String(2 * GiB) }));
+    const { blocks, bsize } = await import("node:fs/promises").then(({ statfs }) => statfs(volume.stagingPath));
+    assert(Number(blocks) * Number(bsize) > 1.8 * GiB);
+  },
+});
+
+Deno.test({
+  name: "stage() writes nothing when the device changes between the proof and mkfs",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    node.commands.instead = async (program) => {
+      if (program !== "cmp") return undefined as never;
+      await Deno.writeTextFile(`${node.standIn.roots.sysfs}/class/block/nvme0n1/nsid`, "2\n");
+      return { code: 0, stdout: "", stderr: "" };
+    };
+    await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
+    assertEquals(made(node), 0);
+  },
+});
+
+Deno.test({
+  name: "stage() refuses a staging path where another device is mounted",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
+    await assertRejects(() => stage(node.parts, volume), AlreadyExists, "another device");
+    assertEquals(await node.mountsAt(volume.stagingPath), 1);
+  },
+});
+
+Deno.test({
+  name: "stage() finishes a mkfs that this node began and did not see the end of; another node refuses it",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const interrupted: ["ext4" | "xfs", (file: string) => Promise<unknown>][] = [
+      // mkfs.ext4 writes its superblock last: until then there is data that nobody can name.
+      ["ext4", (file) => run("dd", "if=/dev/urandom", `of=${file}`, "bs=4K", "seek=16", "count=2", "conv=notrunc")],
+      ["xfs", async (file) => {
+        await run("mkfs.xfs", "-q", file);
+        await run("sh", "-c", `printf '\\001' | dd of='${file}' bs=1 seek=126 conv=notrunc`); // sb_inprogress
+      }],
+    ];
+    for (const [type, cut] of interrupted) {
+      const volume = await node.volume(type);
+      node.commands.instead = async (program) => {
+        if (!program.startsWith("mkfs.")) return undefined as never;
+        assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, type, "the intent is on disk before mkfs");
+        await cut(node.server.file(node.nqn(volume)));
+        return { code: 137, stdout: "", stderr: "Killed" };
+      };
+      await assertRejects(() => stage(node.parts, volume), Unreachable, "137");
+      node.commands.instead = () => undefined;
+      await unstage(node.parts, volume); // The pod went away meanwhile: the intent stays.
+      node.restart();
+      const record = await node.parts.records.read(volume.volumeId);
+      await node.parts.records.remove(volume.volumeId); // As on any other node.
+      await assertRejects(() => stage(node.parts, volume), FailedPrecondition);
+      if (record) await node.parts.records.write(record);
+      await stage(node.parts, volume);
+      assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, type);
+      assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, undefined);
+    }
+  },
+});
+
+Deno.test({
+  name: "stage() drops an old intent when the filesystem is there, and formats nothing again",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
+    const record = await node.parts.records.read(volume.volumeId);
+    await unstage(node.parts, volume);
+    if (record) await node.parts.records.write({ ...record, mkfs: "ext4" }); // Killed between mkfs and its record.
+    await stage(node.parts, volume);
+    assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
+    assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
+  },
+});
+
+Deno.test({
+  name: "stage() mounts a filesystem whose journal was not replayed, as after a crash",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    for (const type of ["ext4", "xfs"] as const) {
+      const volume = await node.volume(type);
+      const file = node.server.file(node.nqn(volume));
+      await stage(node.parts, volume);
+      await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
+      await run("sync", "-f", volume.stagingPath);
+      await Deno.writeTextFile(`${volume.stagingPath}/more`, "x".repeat(100_000));
+      await run("sync", "-f", volume.stagingPath);
+      await run("cp", "--sparse=always", file, `${file}.crashed`); // What the server has when the node loses power.
+      await unstage(node.parts, volume);
+      await Deno.rename(`${file}.crashed`, file);
+      await stage(node.parts, volume);
+      assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious", type);
+    }
+  },
+});
+
+Deno.test({
+  name: "stage() mounts with the options asked for, read-only where the access mode says so",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const capability = { kind: "filesystem" as const, fsType: "", mountOptions: ["noatime", "discard"] };
+    await stage(node.parts, { ...volume, capability, readOnly: true });
+    const mount = await node.parts.mounts.at(volume.stagingPath);
+    assertEquals(["noatime", "ro"].every((option) => mount?.options.includes(option)), true);
+    assertEquals([mount?.fsType, mount?.superOptions.includes("discard")], ["ext4", true]);
+    const refused = { ...capability, mountOptions: ["loop"] };
+    await assertRejects(() => stage(node.parts, { ...volume, capability: refused }), InvalidArgument, "loop");
+    const unknown = { ...capability, fsType: "btrfs" };
+    await assertRejects(() => stage(node.parts, { ...volume, capability: unknown }), InvalidArgument, "btrfs");
+  },
+});
+
+Deno.test({
+  name: "stage() touches no device whose session is not live",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start({ connect: 300 });
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    await node.setState(volume, "connecting");
+    node.commands.started.length = 0;
+    await assertRejects(() => stage(node.parts, volume), Unreachable, "connecting");
+    assertEquals(node.commands.started, []);
+    await node.setState(volume, "live");
+  },
+});
+
+Deno.test({
+  name: "stage() of many volumes at once gives each its own device",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volumes = await Promise.all(Array.from({ length: 6 }, () => node.volume("ext4", GiB / 4)));
+    await Promise.all(volumes.map((volume) => stage(node.parts, volume)));
+    const numbers = await Promise.all(
+      volumes.map(async (volume) => (await node.parts.mounts.at(volume.stagingPath))?.majorMinor),
+    );
+    assertEquals(new Set(numbers).size, volumes.length);
+    assertEquals(numbers.includes(undefined), false);
+    assert(node.nqn(volumes[0] as VolumeInput).startsWith(prefix));
+  },
+});
