@@ -44,7 +44,7 @@ Deno.test("nodeStageVolume() and nodePublishVolume() refuse requests that lack a
     ["staging_target_path", { stagingTargetPath: "" }],
     ["absolute", { stagingTargetPath: "staging" }],
     ["absolute", { stagingTargetPath: "/staging/../etc" }],
-    ["mount or block", { volumeCapability: { accessMode: { mode: Mode.SINGLE_NODE_WRITER } } }],
+    ["neither mount nor block", { volumeCapability: { accessMode: { mode: Mode.SINGLE_NODE_WRITER } } }],
     ["KubeVirt", { volumeCapability: mount(Mode.MULTI_NODE_MULTI_WRITER) }],
     ["btrfs", { volumeCapability: mount(Mode.SINGLE_NODE_WRITER, "btrfs") }],
   ];

@@ -61,10 +61,12 @@ export class Mounts {
     if (made) await this.#run("mount", ["--bind", source.target, target], options);
     const mount = await this.#require(majorMinor, target, options);
     const isReadOnly = mount.options.includes("ro");
-    // Bind and read-only are two calls of the kernel: a crash between them leaves the first, which the next try mends.
-    if (options.readOnly && !isReadOnly) await this.#run("mount", ["-o", "remount,bind,ro", target], options);
-    if (options.readOnly || made || !isReadOnly) return;
-    if (source.options.includes("ro")) return;
+    if (options.readOnly) {
+      // Bind and read-only are two calls of the kernel: a crash between them leaves the first, which the next try mends.
+      if (!isReadOnly) await this.#run("mount", ["-o", "remount,bind,ro", target], options);
+      return;
+    }
+    if (made || !isReadOnly || source.options.includes("ro")) return;
     throw new AlreadyExists(`${target} is published read-only and was asked for writable: unpublish it first`);
   }
 
@@ -127,6 +129,22 @@ export class Mounts {
       throw new InUse(`${said}. A process has files open there: find it with 'fuser -vm ${args.at(-1)}' and end it`);
     }
     throw new FailedPrecondition(`${said}. The kernel's reason stands at the end of dmesg`);
+  }
+}
+
+/**
+ * Makes a folder in one that exists. A no-op when it is there.
+ * @throws {FailedPrecondition} when it cannot be made
+ */
+export async function ensureFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path, { mode: 0o750 });
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) return;
+    throw new FailedPrecondition(
+      `${path} cannot be made (${messageOf(error)}): whoever publishes makes the folder above it`,
+      { cause: error },
+    );
   }
 }
 

@@ -5,7 +5,7 @@ import { FailedPrecondition, InvalidArgument, messageOf, TimedOut, Unreachable }
 import { log } from "../runtime/log.ts";
 import { parseManagedNqn } from "./nqn.ts";
 import type { ManagedSession, Namespace, Session, Sysfs } from "./sysfs.ts";
-import { Turns } from "./turns.ts";
+import { Places, Turns } from "./turns.ts";
 
 /** Where an export is, and how the kernel is to hold on to it. */
 export interface Target {
@@ -36,6 +36,7 @@ export interface NvmeDeadlines {
 }
 
 const probeDeadline = 2000;
+/** Connects that the kernel is given at the same time. */
 const atOnce = 4;
 
 /** The life of the NVMe/TCP sessions under one managed prefix. It never touches another. */
@@ -44,7 +45,8 @@ export class Sessions {
   readonly #sysfs: Sysfs;
   readonly #prefix: string;
   readonly #deadlines: NvmeDeadlines;
-  readonly #turns = new Turns(atOnce);
+  readonly #turns = new Turns();
+  readonly #places = new Places(atOnce);
 
   constructor(options: { commands: Commands; sysfs: Sysfs; prefix: string; deadlines: NvmeDeadlines }) {
     this.#commands = options.commands;
@@ -165,7 +167,7 @@ export class Sessions {
   }
 
   async #nvmeConnect(target: Target, signal: AbortSignal): Promise<void> {
-    const output = await this.#nvme(connectArguments(target), signal);
+    const output = await this.#places.run(() => this.#nvme(connectArguments(target), signal), { signal });
     // "already connected": another one was faster, or the kernel holds a session that has just come up.
     if (output.code !== 0 && !/already connected|already in progress/i.test(output.stderr + output.stdout)) {
       throw failed("connect", target.nqn, output);

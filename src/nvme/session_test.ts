@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { Stuck } from "../runtime/command.ts";
 import { poll } from "../runtime/deadline.ts";
 import { Cancelled, InvalidArgument, Unreachable } from "../runtime/errors.ts";
 import { nqnOf } from "./nqn.ts";
@@ -154,6 +155,23 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Sessions lets a program that cannot be ended through as it is, so that its volume stays locked",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.parts.sessions.connect(target(node, { nqn: nqn }));
+    const { promise: ended } = Promise.withResolvers<void>();
+    node.commands.instead = () => Promise.reject(new Stuck("'nvme' hangs", ended));
+    const { sessions } = node.parts;
+    await assertRejects(() => sessions.disconnect(nqn), Stuck);
+    await assertRejects(() => sessions.rescan(nqn, 2 * GiB), Stuck);
+    await assertRejects(() => sessions.connect(target(node, { nqn: `${nqn}.g1` })), Stuck);
+    node.commands.instead = () => undefined;
+    await sessions.disconnect(nqn); // Nobody waits for the one that hangs.
+  },
+});
+
+Deno.test({
   name: "Sessions.disconnect() ends only the NQN it is told, and is a no-op the second time",
   ignore,
   async fn() {
@@ -186,13 +204,36 @@ Deno.test({
   name: "Sessions.rescan() waits for the size, and says so when the server shows it only on reconnection",
   ignore,
   async fn() {
-    await using node = await exported({ command: 2000 });
+    await using node = await exported({ command: 700 });
     await node.parts.sessions.connect(target(node));
     await node.server.offer(nqn, 2 * GiB);
     assertEquals((await node.parts.sessions.rescan(nqn, 2 * GiB)).size, 2 * GiB);
     await node.server.offer(nqn, 3 * GiB, { seen: 2 * GiB });
     await assertRejects(() => node.parts.sessions.rescan(nqn, 3 * GiB), Unreachable, "only on reconnection");
     assertEquals((await node.parts.sessions.device(nqn)).size, 2 * GiB);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() of sessions that hang holds up no other",
+  ignore,
+  async fn() {
+    await using node = await exported({ connect: 5000 });
+    const hanging = Array.from({ length: 6 }, (_, i) => nqnOf(prefix, volumeId, i + 1));
+    for (const each of hanging) {
+      await node.server.offer(each, GiB);
+      await node.parts.sessions.connect(target(node, { nqn: each }));
+    }
+    const { sysfs } = node.standIn.roots;
+    for (let i = 0; i < 6; i++) await Deno.writeTextFile(`${sysfs}/class/nvme/nvme${i}/state`, "connecting\n");
+    const caller = new AbortController();
+    const waiting = hanging.map((each) =>
+      node.parts.sessions.connect(target(node, { nqn: each }), { signal: caller.signal })
+    );
+    const ended = Promise.allSettled(waiting);
+    assertEquals((await node.parts.sessions.connect(target(node))).size, GiB);
+    caller.abort();
+    assertEquals((await ended).every((each) => each.status === "rejected" && each.reason instanceof Cancelled), true);
   },
 });
 

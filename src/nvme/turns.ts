@@ -1,17 +1,10 @@
 import { abortable } from "../runtime/deadline.ts";
 
-/** Work in turns: one at a time for each key, and only so many over all. Whoever waits can leave. */
+/** Work in turns: one at a time for each key, in the order of asking. Whoever waits can leave. */
 export class Turns {
   readonly #last = new Map<string, Promise<void>>();
-  readonly #waiting: (() => void)[] = [];
-  #free: number;
 
-  /** @param limit how many may work at the same time */
-  constructor(limit: number) {
-    this.#free = limit;
-  }
-
-  /** Runs `work` when those who came before with the same key have ended and a place is free. */
+  /** Runs `work` when those who came before with the same key have ended. */
   async run<T>(key: string, work: () => Promise<T>, options: { signal: AbortSignal }): Promise<T> {
     const before = this.#last.get(key) ?? Promise.resolve();
     const { promise: ended, resolve: end } = Promise.withResolvers<void>();
@@ -19,15 +12,26 @@ export class Turns {
     this.#last.set(key, tail);
     try {
       await abortable(before, options.signal);
-      return await this.#withPlace(work, options.signal);
+      return await work();
     } finally {
       end();
       if (this.#last.get(key) === tail) this.#last.delete(key);
     }
   }
+}
 
-  async #withPlace<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    await this.#place(signal);
+/** So many places for work, taken in the order of asking. Whoever waits can leave. */
+export class Places {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  /** Runs `work` when a place is free. */
+  async run<T>(work: () => Promise<T>, options: { signal: AbortSignal }): Promise<T> {
+    await this.#take(options.signal);
     try {
       return await work();
     } finally {
@@ -35,7 +39,7 @@ export class Turns {
     }
   }
 
-  async #place(signal: AbortSignal): Promise<void> {
+  async #take(signal: AbortSignal): Promise<void> {
     if (this.#free > 0) {
       this.#free--;
       return;

@@ -1,12 +1,12 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { Cancelled } from "../runtime/errors.ts";
-import { Turns } from "./turns.ts";
+import { Places, Turns } from "./turns.ts";
 
 const never = new AbortController().signal;
 const settled = () => new Promise((resolve) => setTimeout(resolve));
 
 Deno.test("Turns.run() lets one key work at a time, in order, and other keys meanwhile", async () => {
-  const turns = new Turns(4);
+  const turns = new Turns();
   const gate = Promise.withResolvers<void>();
   const seen: string[] = [];
   const work = (name: string, until?: Promise<void>) => async () => {
@@ -25,30 +25,46 @@ Deno.test("Turns.run() lets one key work at a time, in order, and other keys mea
   assertEquals(seen, ["a1", "b1", "a2"]);
 });
 
-Deno.test("Turns.run() keeps to its limit, and one who leaves takes no place along", async () => {
-  const turns = new Turns(2);
+Deno.test("Turns.run() keeps the turns of those behind one who leaves or fails", async () => {
+  const turns = new Turns();
+  const gate = Promise.withResolvers<void>();
+  const caller = new AbortController();
+  const first = turns.run("a", () => gate.promise, { signal: never });
+  const leaving = turns.run("a", () => Promise.resolve("ran"), { signal: caller.signal });
+  const failing = turns.run("a", () => Promise.reject(new Error("no")), { signal: never });
+  let early = true;
+  const last = turns.run("a", () => Promise.resolve(early), { signal: never });
+  caller.abort();
+  await assertRejects(() => leaving, Cancelled);
+  await settled();
+  early = false;
+  gate.resolve();
+  await first;
+  await assertRejects(() => failing, Error, "no");
+  assertEquals(await last, false);
+});
+
+Deno.test("Places.run() keeps to its count, and one who leaves takes no place along", async () => {
+  const places = new Places(2);
   const gate = Promise.withResolvers<void>();
   const caller = new AbortController();
   let working = 0;
+  let most = 0;
   const work = async () => {
-    working++;
+    most = Math.max(most, ++working);
     await gate.promise;
     working--;
   };
-  const kept = ["a", "b", "c"].map((key) => turns.run(key, work, { signal: never }));
-  const leaving = turns.run("d", work, { signal: caller.signal });
-  const after = turns.run("d", work, { signal: never });
+  const kept = [1, 2, 3].map(() => places.run(work, { signal: never }));
+  const leaving = places.run(work, { signal: caller.signal });
+  const after = places.run(work, { signal: never });
   await settled();
   assertEquals(working, 2);
   caller.abort();
   await assertRejects(() => leaving, Cancelled);
   gate.resolve();
   await Promise.all([...kept, after]);
-  assertEquals(working, 0);
-});
-
-Deno.test("Turns.run() goes on after a failure", async () => {
-  const turns = new Turns(1);
-  await assertRejects(() => turns.run("a", () => Promise.reject(new Error("no")), { signal: never }), Error, "no");
-  assertEquals(await turns.run("a", () => Promise.resolve(7), { signal: never }), 7);
+  assertEquals([working, most], [0, 2]);
+  await assertRejects(() => places.run(() => Promise.reject(new Error("no")), { signal: never }), Error, "no");
+  assertEquals(await places.run(() => Promise.resolve(7), { signal: never }), 7);
 });

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import ssh2 from "ssh2";
-import { reasonOf } from "../runtime/deadline.ts";
+import { reasonOf, throwIfAborted } from "../runtime/deadline.ts";
 import { FailedPrecondition, messageOf, Unreachable } from "../runtime/errors.ts";
 import { hideFromLog } from "../runtime/log.ts";
 
@@ -37,9 +37,9 @@ const hostKeyAlgorithms: Record<string, ssh2.ServerHostKeyAlgorithm[]> = {
 
 /** Logs in to RouterOS. The signal ends the attempt. */
 export async function connectSsh(options: SshOptions, signal: AbortSignal): Promise<Transport> {
-  const privateKey = await readKeyFile(options.keyFile, "private key", "rds-private-key");
-  hideFromLog(privateKey);
+  const privateKey = await readPrivateKey(options.keyFile);
   const pinned = options.insecureSkipVerify ? undefined : await readHostKeys(options.hostKeyFile);
+  throwIfAborted(signal);
   const client = new ssh2.Client();
   let refused: Error | undefined;
   const ready = new Promise<void>((resolve, reject) => {
@@ -66,13 +66,7 @@ export async function connectSsh(options: SshOptions, signal: AbortSignal): Prom
     await ready;
   } catch (error) {
     client.destroy();
-    throw error instanceof Error && error.message.includes("parse privateKey")
-      ? new FailedPrecondition(
-        `the private key in ${options.keyFile} cannot be read: ${error.message}; ` +
-          "put an RSA or Ed25519 key without a passphrase there (Secret key rds-private-key)",
-        { cause: error },
-      )
-      : error;
+    throw error;
   }
   return new SshTransport(client);
 }
@@ -91,7 +85,8 @@ class SshTransport implements Transport {
     });
   }
 
-  exec(line: string, signal: AbortSignal): Promise<string> {
+  async exec(line: string, signal: AbortSignal): Promise<string> {
+    throwIfAborted(signal);
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     this.#waiting.add(reject);
     const onAbort = () => reject(reasonOf(signal));
@@ -104,10 +99,12 @@ class SshTransport implements Transport {
     } catch (error) {
       reject(new Unreachable(`the connection to RouterOS has ended: ${messageOf(error)}; try again`, { cause: error }));
     }
-    return promise.finally(() => {
+    try {
+      return await promise;
+    } finally {
       this.#waiting.delete(reject);
       signal.removeEventListener("abort", onAbort);
-    });
+    }
   }
 
   close(): void {
@@ -153,15 +150,24 @@ function connectError(options: SshOptions, error: Error & { level?: string }): E
   );
 }
 
-async function readKeyFile(path: string, what: string, secretKey: string): Promise<string> {
-  try {
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    throw new FailedPrecondition(
-      `the ${what} file ${path} cannot be read: ${messageOf(error)}; put it there (Secret key ${secretKey})`,
+async function readPrivateKey(path: string): Promise<string> {
+  const unreadable = (error: unknown) =>
+    new FailedPrecondition(
+      `the private key file ${path} cannot be read: ${
+        messageOf(error)
+      }; put an RSA or Ed25519 key without a passphrase ` +
+        "there (Secret key rds-private-key)",
       { cause: error },
     );
-  }
+  const text = await Deno.readTextFile(path).catch((error) => {
+    throw unreadable(error);
+  });
+  hideFromLog(text);
+  const parsed = ssh2.utils.parseKey(text);
+  if (parsed instanceof Error) throw unreadable(parsed);
+  const isPrivate = [parsed].flat().some((key) => key.isPrivateKey());
+  if (!isPrivate) throw unreadable("it holds a public key");
+  return text;
 }
 
 /** The pinned keys, as base64 of their blobs. A file that is missing pins nothing, so nothing is accepted. */

@@ -19,9 +19,6 @@ export interface RunOptions {
   env?: Record<string, string> | undefined;
 }
 
-/** Milliseconds between TERM and KILL, between KILL and giving the child up, and for the output after the child's end. */
-const GRACE = 1000;
-
 /** The program asked for is not there. */
 export class NotInstalled extends FailedPrecondition {}
 
@@ -41,8 +38,14 @@ export class Stuck extends TimedOut {
  * wait of the kernel ignores KILL, and its output never ends).
  */
 export class Commands {
+  readonly #grace: number;
   #running = 0;
   #stuck = 0;
+
+  /** @param grace milliseconds from TERM to KILL, from KILL to giving the child up, and for the output after its end */
+  constructor(grace = 1000) {
+    this.#grace = grace;
+  }
 
   /** Programs under way now. */
   get running(): number {
@@ -77,7 +80,7 @@ export class Commands {
     try {
       const [{ code }] = await Promise.all([child.status, feed(child, stdin)]);
       // A grandchild that went into the background may hold the pipes for ever: nobody waits for it.
-      await Promise.race([Promise.all(streams.map((stream) => stream.done)), pause(GRACE)]);
+      await Promise.race([Promise.all(streams.map((stream) => stream.done)), pause(this.#grace)]);
       return { code, stdout: streams[0].text, stderr: streams[1].text };
     } finally {
       this.#running--;
@@ -93,7 +96,7 @@ export class Commands {
       } catch {
         // It has ended in the meantime.
       }
-      const ended = await Promise.race([child.status.then(() => true), pause(GRACE).then(() => false)]);
+      const ended = await Promise.race([child.status.then(() => true), pause(this.#grace).then(() => false)]);
       if (ended) {
         await output.catch(() => {});
         return;

@@ -22,30 +22,33 @@ function pidIn(file: string): Promise<number> {
 }
 
 Deno.test("Commands.run() gives code, both outputs and feeds standard input", async () => {
-  const output = await new Commands().run("sh", shell("cat; echo bad >&2; exit 3"), { deadline: 5000, stdin: "täxt" });
+  const output = await new Commands(200).run("sh", shell("cat; echo bad >&2; exit 3"), {
+    deadline: 5000,
+    stdin: "täxt",
+  });
   assertEquals(output, { code: 3, stdout: "täxt", stderr: "bad\n" });
 });
 
 Deno.test("Commands.run() reads an output that is longer than a pipe holds", async () => {
-  const { stdout } = await new Commands().run("sh", shell("head -c 1000000 /dev/zero | tr '\\0' x"), {
+  const { stdout } = await new Commands(200).run("sh", shell("head -c 1000000 /dev/zero | tr '\\0' x"), {
     deadline: 5000,
   });
   assertEquals(stdout.length, 1_000_000);
 });
 
 Deno.test("Commands.run() tells a program that is not installed from one that fails", async () => {
-  await assertRejects(() => new Commands().run("no-such-program", [], { deadline: 5000 }), NotInstalled, "install");
+  await assertRejects(() => new Commands(200).run("no-such-program", [], { deadline: 5000 }), NotInstalled, "install");
 });
 
 Deno.test("Commands.run() ends a program at its deadline and says which one it was", async () => {
-  const commands = new Commands();
+  const commands = new Commands(200);
   await assertRejects(() => commands.run("sleep", ["60"], { deadline: 50 }), TimedOut, "'sleep 60'");
   assertEquals([commands.running, commands.stuck], [0, 0]);
 });
 
 Deno.test("Commands.run() kills a program that ignores TERM", async () => {
   const file = await Deno.makeTempFile();
-  const commands = new Commands();
+  const commands = new Commands(200);
   const script = shell('trap "" TERM; echo $$ >"$1"; while :; do sleep 0.05; done', file);
   await assertRejects(() => commands.run("sh", script, { deadline: 300 }), TimedOut);
   assertEquals(exists(await pidIn(file)), false);
@@ -54,7 +57,7 @@ Deno.test("Commands.run() kills a program that ignores TERM", async () => {
 });
 
 Deno.test("Commands.run() does not wait for a grandchild that holds the pipe, neither at the deadline nor after the end", async () => {
-  const commands = new Commands();
+  const commands = new Commands(200);
   const file = await Deno.makeTempFile();
   const background = 'sleep 60 & echo $! >"$1"; echo begun; ';
   try {
@@ -71,7 +74,7 @@ Deno.test("Commands.run() does not wait for a grandchild that holds the pipe, ne
 
 Deno.test("Commands.run() ends the program when the caller goes, with the caller's reason", async () => {
   const caller = new AbortController();
-  const commands = new Commands();
+  const commands = new Commands(200);
   const running = commands.run("sleep", ["60"], { deadline: 60_000, signal: caller.signal });
   caller.abort();
   await assertRejects(() => running, Cancelled);
@@ -85,7 +88,7 @@ Deno.test("Commands.run() ends the program when the caller goes, with the caller
 /** A filesystem that is frozen: whoever writes to it waits in the kernel and ignores KILL, as on a hanging session. */
 async function frozen(work: (file: string) => Promise<void>, thaw: { now: () => Promise<void> }): Promise<void> {
   const folder = await Deno.makeTempDir();
-  const commands = new Commands();
+  const commands = new Commands(200);
   const ok = async (program: string, ...args: string[]) => {
     const { code, stderr } = await commands.run(program, args, { deadline: 20_000 });
     assertEquals(code, 0, `${program} ${args.join(" ")}: ${stderr}`);
@@ -117,7 +120,7 @@ Deno.test({
   async fn() {
     const thaw = { now: async () => {} };
     await frozen(async (file) => {
-      const commands = new Commands();
+      const commands = new Commands(200);
       const error = await assertRejects(() => commands.run("touch", [file], { deadline: 100 }), Stuck, "SIGKILL");
       assertInstanceOf(error, Stuck);
       assertEquals([commands.stuck, commands.running], [1, 1]);

@@ -17,19 +17,27 @@ export function serveControl(path: string, simulator: Simulator): { close(): Pro
     for await (const connection of listener) {
       open.add(connection);
       serve(connection, simulator).catch(() => {}).finally(() => {
-        if (open.delete(connection)) connection.close();
+        open.delete(connection);
+        end(connection);
       });
     }
   })();
   return {
     async close() {
       listener.close();
-      for (const connection of open) connection.close();
-      open.clear();
+      open.forEach(end);
       await accepting;
       await Deno.remove(path).catch(() => {});
     },
   };
+}
+
+function end(connection: Deno.Conn): void {
+  try {
+    connection.close();
+  } catch {
+    // Its streams have closed it already.
+  }
 }
 
 async function serve(connection: Deno.Conn, simulator: Simulator): Promise<void> {

@@ -20,15 +20,18 @@ export function keyPair(folder: string, name: string): KeyPair {
     return { file, private: Deno.readTextFileSync(file), public: Deno.readTextFileSync(`${file}.pub`).trim() };
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    const made = generate();
+    const made = generateKey();
     writeAtomically(`${file}.pub`, `${made.public}\n`);
     writeAtomically(file, made.private);
     return { file, private: made.private, public: made.public };
   }
 }
 
-/** ssh2 makes a key that it cannot read itself about once in 256 times (a leading zero is lost): that one is thrown away. */
-function generate(): { private: string; public: string } {
+/**
+ * A new Ed25519 key pair: OpenSSH form and authorized_keys form. ssh2 makes a key that it cannot read itself about once in
+ * 256 times (a leading zero is lost): that one is thrown away.
+ */
+export function generateKey(): { private: string; public: string } {
   for (;;) {
     const made = ssh2.utils.generateKeyPairSync("ed25519");
     const isSound = [made.private, made.public].every((key) => !(ssh2.utils.parseKey(key) instanceof Error));

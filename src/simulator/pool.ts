@@ -45,16 +45,19 @@ export class Pool {
     return Math.max(0, this.#size - taken);
   }
 
-  /** Refuses what cannot be held: sparse files may be promised more than there is, but none may be larger than all. */
-  demand(bytes: number): void {
-    const room = this.#preallocated ? this.free : this.#size;
+  /**
+   * Refuses a file that cannot be held: sparse ones may be promised more than there is, but none may be larger than all.
+   * @param held what the file holds already
+   */
+  demand(bytes: number, held = 0): void {
+    const room = this.#preallocated ? this.free + held : this.#size;
     if (bytes > room) throw new ConsoleError("failure: not enough space");
   }
 
   /** The real path. @throws {ConsoleError} when the path is not on the pool or leaves it, also by a symbolic link */
   pathOf(name: string): string {
     const [first, ...rest] = name.replace(/^\//, "").split("/");
-    const isStrange = (part: string) => part === "" || part === "." || part === ".." || part.includes("\0");
+    const isStrange = (part: string) => part === "" || part === "." || part === ".." || /\0|.{256}/s.test(part);
     if (first !== this.#mountPoint || rest.length === 0 || rest.some(isStrange) || rest[0] === STATE_FOLDER) {
       throw new ConsoleError("failure: no such directory");
     }
@@ -97,7 +100,7 @@ export class Pool {
       file.truncateSync(size);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) throw new ConsoleError("failure: no such directory");
-      throw new ConsoleError(`failure: ${messageOf(error)}`, { cause: error });
+      throw new ConsoleError(failureOf(error), { cause: error });
     }
   }
 
@@ -122,7 +125,7 @@ export class Pool {
     try {
       Deno.removeSync(this.pathOf(name));
     } catch (error) {
-      throw error instanceof ConsoleError ? error : new ConsoleError(`failure: ${messageOf(error)}`, { cause: error });
+      throw error instanceof ConsoleError ? error : new ConsoleError(failureOf(error), { cause: error });
     }
   }
 }
@@ -141,6 +144,11 @@ function infoOf(path: string): Deno.FileInfo | undefined {
     if (error instanceof Error && /name too long|Not a directory/i.test(error.message)) return undefined;
     throw error;
   }
+}
+
+/** What the file system said, without the path of the real file. */
+function failureOf(error: unknown): string {
+  return `failure: ${messageOf(error).split(":")[0]}`;
 }
 
 /** Copies a file and leaves its holes out. */

@@ -1,7 +1,6 @@
 import { join } from "node:path";
-import { abortable, pause, throwIfAborted } from "../runtime/deadline.ts";
+import { pause } from "../runtime/deadline.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
-import { log } from "../runtime/log.ts";
 import { type ConsoleLine, runLine } from "./console.ts";
 import { serveControl } from "./control.ts";
 import { type Exporter, LoopExporter, noExporter } from "./exporter.ts";
@@ -13,8 +12,10 @@ import type { Menus } from "./menus/menu.ts";
 import { subvolumeMenu } from "./menus/subvolume.ts";
 import { packageMenu, resourceMenu } from "./menus/system.ts";
 import type { SimulatorOptions } from "./options.ts";
+import { mountPointOf, plantRows } from "./planted_rows.ts";
 import { Pool, STATE_FOLDER } from "./pool.ts";
-import { type Exec, SshServer } from "./ssh_server.ts";
+import { Sessions } from "./sessions.ts";
+import { SshServer } from "./ssh_server.ts";
 import { type Decided, Disks } from "./store.ts";
 import { Subvolumes } from "./subvolumes.ts";
 import type { Row } from "./values.ts";
@@ -77,22 +78,17 @@ export class Simulator {
   readonly faults: Faults;
   readonly #options: SimulatorOptions;
   readonly #guesses: Decided;
-  readonly #latency: Map<string, number>;
   readonly #pool: Pool;
   readonly #disks: Disks;
-  readonly #menus: Menus;
+  readonly #console: Omit<ConsoleLine, "before">;
+  readonly #sessions: Sessions;
   readonly #server: SshServer;
-  readonly #channels = new Set<Exec>();
-  readonly #commands: Record<string, number> = {};
-  #lines = 0;
   #port = 0;
-  #power = new AbortController();
   #control: { close(): Promise<void> } | undefined;
 
   constructor(options: SimulatorOptions) {
     this.#options = options;
     this.#guesses = { ...guessDefaults, ...options.guesses };
-    this.#latency = new Map(Object.entries(options.latency ?? {}));
     this.#pool = new Pool({
       folder: options.poolFolder,
       mountPoint: mountPointOf(options),
@@ -106,7 +102,9 @@ export class Simulator {
       exporter: exporterOf(options),
       guesses: this.#guesses,
     });
-    this.#menus = this.#makeMenus();
+    const { noRows, jsonDecimals, maxChannels, outlivesChannel } = this.#guesses;
+    const policies = options.policies ?? ["ssh", "read", "write"];
+    this.#console = { menus: this.#makeMenus(), policies, noRows, jsonDecimals };
     plantRows(this.#disks, options);
     const hostKey = this.#key("host_key");
     const clientKey = options.authorizedKeys || options.authorizedKeysFile ? undefined : this.#key("client_key");
@@ -115,12 +113,19 @@ export class Simulator {
     this.fingerprint = fingerprintOf(hostKey.public);
     this.clientKeyFile = clientKey?.file;
     this.faults = new Faults((milliseconds) => this.#reboot(milliseconds), options.faults);
+    this.#sessions = new Sessions({
+      console: this.#console,
+      faults: this.faults,
+      latency: options.latency ?? {},
+      maxChannels,
+      outlivesChannel,
+    });
     this.#server = new SshServer({
       host: this.host,
       hostKey: hostKey.private,
       user: options.user,
       authorizedKeys: () => clientKey ? [clientKey.public] : authorizedKeysOf(options),
-      exec: (exec) => void this.#exec(exec),
+      exec: (exec) => void this.#sessions.run(exec),
     });
   }
 
@@ -136,12 +141,12 @@ export class Simulator {
 
   /** Runs a line as if it had come over SSH, but without latency, faults and counting. Never throws. */
   run(line: string): Promise<string> {
-    return runLine(line, { ...this.#console(), before: () => Promise.resolve() });
+    return runLine(line, { ...this.#console, before: () => Promise.resolve() });
   }
 
   /** Changes how long a command takes, from the next one on. Milliseconds. */
   setLatency(command: string, milliseconds: number): void {
-    this.#latency.set(command, milliseconds);
+    this.#sessions.latency.set(command, milliseconds);
   }
 
   state(): SimulatorState {
@@ -150,20 +155,21 @@ export class Simulator {
       files: [...this.#pool.entries()].filter(({ isFolder }) => !isFolder)
         .map(({ name, size, allocated }) => ({ name, size, allocated })),
       pool: { size: this.#pool.size, free: this.#pool.free },
-      lines: this.#lines,
-      commands: { ...this.#commands },
+      lines: this.#sessions.lines,
+      commands: Object.fromEntries(this.#sessions.commands),
       connections: this.#server.connections,
-      channels: this.#channels.size,
+      channels: this.#sessions.channels,
       faults: this.faults.waiting.length,
     };
   }
 
   /** Ends everything; the pool's folder stays, for the next start. */
   async close(): Promise<void> {
-    this.#power.abort();
+    this.#sessions.stop();
     await this.#server.close();
     this.#disks.export(false);
     await this.#control?.close();
+    this.#control = undefined;
   }
 
   #key(name: string): KeyPair {
@@ -186,85 +192,16 @@ export class Simulator {
     };
   }
 
-  #console(): Omit<ConsoleLine, "before"> {
-    const { noRows, jsonDecimals } = this.#guesses;
-    return { menus: this.#menus, policies: this.#options.policies ?? ["ssh", "read", "write"], noRows, jsonDecimals };
-  }
-
-  async #exec(exec: Exec): Promise<void> {
-    this.#lines++;
-    this.#channels.add(exec);
-    exec.signal.addEventListener("abort", () => this.#channels.delete(exec));
-    if (this.#channels.size > this.#guesses.maxChannels) return;
-    const power = this.#power.signal;
-    try {
-      const output = await runLine(exec.line, {
-        ...this.#console(),
-        started: (commands) => this.#moment("before", commands, exec, power),
-        before: (command) => this.#before(command, exec, power),
-        ended: (commands, output) => this.#moment("after", commands, exec, power, output),
-      });
-      exec.answer(output);
-    } catch (error) {
-      if (!power.aborted && !exec.signal.aborted) log.error("the simulator dropped a line", { error });
-    }
-  }
-
-  /** What may happen before or after a line: a cut or a hang. */
-  async #moment(
-    when: "before" | "after",
-    commands: readonly string[],
-    exec: Exec,
-    power: AbortSignal,
-    output = "",
-  ): Promise<void> {
-    if (when === "before") await take(this.#latency.get("line"), AbortSignal.any([power, exec.signal]));
-    const half = when === "after" && this.faults.take("answer", commands);
-    const fault = half || this.faults.take(when, commands);
-    if (fault?.action === "cut") exec.cut(half ? output.slice(0, Math.ceil(output.length / 2)) : "");
-    if (fault) await never(AbortSignal.any([power, exec.signal]));
-  }
-
-  /** What happens as a command begins, and how long it takes. */
-  async #before(command: string, exec: Exec, power: AbortSignal): Promise<string | undefined> {
-    if (exec.signal.aborted) throw new Error("the channel has ended");
-    this.#commands[command] = (this.#commands[command] ?? 0) + 1;
-    const alive = this.#guesses.outlivesChannel ? power : AbortSignal.any([power, exec.signal]);
-    const fault = this.faults.take("middle", [command]);
-    if (fault?.action === "cut") exec.cut();
-    if (fault?.action === "hang") await never(alive);
-    const verb = command.split(" ").at(-1) ?? "";
-    await take(this.#latency.get(command) ?? this.#latency.get(verb), alive);
-    return fault?.action === "error" ? fault.text : undefined;
-  }
-
   async #reboot(milliseconds: number): Promise<void> {
-    this.#power.abort();
+    this.#sessions.stop();
     await this.#server.close();
     this.#disks.export(false);
-    this.#power = new AbortController();
-    const { signal } = this.#power;
+    const signal = this.#sessions.begin();
     await pause(milliseconds, signal);
     await this.#server.listen(this.#port);
-    this.#disks.renewExports();
     await pause(this.#guesses.exportsBackAfter, signal);
     this.#disks.export(true);
   }
-}
-
-/** Takes its time, if any; then nothing happens any more when the signal has aborted. */
-async function take(milliseconds = 0, signal: AbortSignal): Promise<void> {
-  if (milliseconds > 0) await pause(milliseconds, signal);
-  throwIfAborted(signal);
-}
-
-function never(signal: AbortSignal): Promise<never> {
-  return abortable(new Promise<never>(() => {}), signal);
-}
-
-function mountPointOf({ mountPoint = "storage-pool" }: SimulatorOptions): string {
-  if (/^[A-Za-z0-9._-]+$/.test(mountPoint)) return mountPoint;
-  throw new FailedPrecondition(`the pool's mount point '${mountPoint}' must be one name without slashes`);
 }
 
 function exporterOf({ exporter, exportsDir, host }: SimulatorOptions): Exporter {
@@ -276,40 +213,4 @@ function exporterOf({ exporter, exportsDir, host }: SimulatorOptions): Exporter 
 function authorizedKeysOf({ authorizedKeys = [], authorizedKeysFile }: SimulatorOptions): string[] {
   const inFile = authorizedKeysFile ? Deno.readTextFileSync(authorizedKeysFile).split("\n") : [];
   return [...authorizedKeys, ...inFile].map((line) => line.trim()).filter((line) => line && !line.startsWith("#"));
-}
-
-/** Puts the pool's own row and the foreign ones there. */
-function plantRows(disks: Disks, options: SimulatorOptions): void {
-  const { poolSlot = "raid1", poolSize = 100 * 1024 ** 3, poolFs = "btrfs", poolLabel, foreignDisks = [] } = options;
-  const mountPoint = mountPointOf(options);
-  disks.plant(poolSlot, {
-    "type": "raid",
-    "fs-label": poolLabel ?? mountPoint,
-    "fs-uuid": "5f1c2a9e-6d0b-4c6e-9a63-1f0f7d1c2b3a",
-    "fs": poolFs,
-    "size": poolSize,
-    "free": "pool",
-    "use": "",
-    "mount-point": mountPoint,
-    "raid-type": "6",
-    "state": "clean",
-  });
-  for (const { slot, ...properties } of foreignDisks) {
-    if ([...disks].some((row) => row.slot === slot)) continue;
-    if (properties["type"] !== "file") disks.plant(String(slot), properties as { type: string });
-    else disks.add(foreignFile(String(slot), properties));
-  }
-}
-
-function foreignFile(slot: string, properties: Record<string, string | number | boolean>): Parameters<Disks["add"]>[0] {
-  const nqn = properties["nvme-tcp-server-nqn"];
-  return {
-    slot,
-    file: String(properties["file-path"]).replace(/^\//, ""),
-    size: Number(properties["size"] ?? 1024 ** 3),
-    exported: properties["nvme-tcp-export"] === true || properties["nvme-tcp-export"] === "yes",
-    mountFilesystem: properties["mount-filesystem"] === true || properties["mount-filesystem"] === "yes",
-    comment: String(properties["comment"] ?? ""),
-    ...(nqn === undefined ? {} : { nqn: String(nqn) }),
-  };
 }

@@ -99,7 +99,7 @@ export class Disks {
     this.#check(changed);
     if (change.size !== undefined) {
       if (row.file === undefined) throw new ConsoleError("invalid value for argument file-size");
-      if (change.size > row.size) this.#pool.demand(change.size);
+      if (change.size > row.size) this.#pool.demand(change.size, row.size);
       this.#pool.resize(row.file, change.size);
     }
     const isAnew = changed.exported && (!row.exported || changed.nqn !== row.nqn);
@@ -117,18 +117,14 @@ export class Disks {
     this.#files.remove(row);
   }
 
-  /** Turns all exports on or off at once: start, reboot, end. */
+  /** Turns all exports on or off at once: start, reboot, end. Then every connection is a new one, and sees all. */
   export(on: boolean): void {
     this.#exporting = on;
     for (const row of this.#rows.values()) {
-      if (on) this.#show(row);
-      else if (row.exported) this.#exporter.hide(row.nqn);
+      if (!row.exported) continue;
+      if (on) this.#keep({ ...row, ...exportedNow(row) });
+      else this.#exporter.hide(row.nqn);
     }
-  }
-
-  /** Every connection begins anew after a reboot, so all see the whole size. */
-  renewExports(): void {
-    for (const row of this.#rows.values()) if (row.exported) this.#keep({ ...row, ...exportedNow(row) });
   }
 
   #keep(row: DiskRow): void {

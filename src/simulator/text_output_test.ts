@@ -21,10 +21,10 @@ Deno.test("print detail looks as on a device: flags, groups of digits, rounded f
     await shown('/disk print detail where slot~"vm"'),
     'Flags: B - BLOCK-DEVICE; t - NVME-TCP-EXPORT\r\n 1 Bt type=file slot="vm-storage-001" slot-default="" parent="" fs=- ' +
       'model="/raid10/vm-storage-001.img" size=1 099 511 627 776 mount-filesystem=no mount-read-only=no compress=no ' +
-      "sector-size=512 raid-master=none nvme-tcp-export=yes nvme-t\r\n" +
-      '      cp-server-port=4420 nvme-tcp-server-nqn="nqn.2026-09.com.mikrotik:rds2216.vm-storage-001" ' +
+      "sector-size=512 raid-master=none nvme-tcp-export=yes\r\n" +
+      '       nvme-tcp-server-port=4420 nvme-tcp-server-nqn="nqn.2026-09.com.mikrotik:rds2216.vm-storage-001" ' +
       'nvme-tcp-server-allow-host-name="" iscsi-export=no nfs-sharing=no smb-sharing=no media-sharing=no media-interface=none ' +
-      "swap=n\r\n      o file-path=/raid10/vm-storage-001.img file-size=1024.0GiB file-offset=0\r\n",
+      "swap=no \r\n      file-path=/raid10/vm-storage-001.img file-size=1024.0GiB file-offset=0\r\n",
   );
 });
 

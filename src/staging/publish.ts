@@ -1,6 +1,6 @@
 import { deviceNodeAt, ensureDeviceNode, removeDeviceNode } from "../mounts/device_node.ts";
 import { mountsOf, resolved } from "../mounts/mountinfo.ts";
-import { removeEmptyFolder } from "../mounts/mount.ts";
+import { ensureFolder, removeEmptyFolder } from "../mounts/mount.ts";
 import type { Device } from "../nvme/session.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
 import type { StagingParts } from "./parts.ts";
@@ -37,9 +37,7 @@ async function publishFilesystem(parts: StagingParts, input: PublishInput, devic
         ". Delete the volume's pods on this node, so that it is unstaged and staged again",
     );
   }
-  await Deno.mkdir(input.targetPath, { mode: 0o750 }).catch((error) => {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-  });
+  await ensureFolder(input.targetPath);
   await parts.mounts.bind(staged, input.targetPath, { readOnly: input.readOnly, signal: options.signal });
 }
 

@@ -77,6 +77,13 @@ Deno.test({
     await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
     await assertRejects(() => publish(node.parts, input), FailedPrecondition, "not staged at");
     assertEquals(await exists(input.targetPath), false);
+    await run("umount", volume.stagingPath);
+    await stage(node.parts, volume);
+    await assertRejects(
+      () => publish(node.parts, node.at(volume, "absent/target")),
+      FailedPrecondition,
+      "folder above",
+    );
   },
 });
 

@@ -1,4 +1,5 @@
 import { type FilesystemType, filesystemType } from "../mounts/filesystem.ts";
+import { resolved } from "../mounts/mountinfo.ts";
 import { checkedMountOptions } from "../mounts/options.ts";
 import type { Device } from "../nvme/session.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
@@ -59,8 +60,11 @@ function planOf(input: VolumeInput, capability: { fsType: string; mountOptions: 
 async function stageFilesystem(parts: StagingParts, work: Work, options: Cancellable): Promise<void> {
   const { device, plan: { type, mountOptions, readOnly }, record } = work;
   const { stagingPath } = record;
-  const mounted = await parts.mounts.at(stagingPath, options);
-  const made = mounted === undefined && await ensureFilesystem(parts, work, options);
+  // A device that is mounted anywhere has its filesystem: it is neither looked into nor checked under its users.
+  const path = await resolved(stagingPath);
+  const mounts = await parts.mounts.all(options);
+  const idle = !mounts.some((mount) => mount.majorMinor === device.majorMinor || mount.target === path);
+  const made = idle && await ensureFilesystem(parts, work, options);
   await parts.mounts.mount(device, stagingPath, { fsType: type, mountOptions, signal: options.signal });
   if (made || readOnly) return;
   await parts.filesystems(options.signal).grow(type, device, stagingPath).catch((error) => {

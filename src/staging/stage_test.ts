@@ -175,6 +175,23 @@ Deno.test({
 });
 
 Deno.test({
+  name: "stage() looks into no device that is mounted, at its staging path or elsewhere",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await node.up(volume, "target");
+    const tools = /^(blkid|wipefs|cmp|e2fsck|mkfs)/;
+    node.commands.started.length = 0;
+    await stage(node.parts, volume);
+    await run("umount", volume.stagingPath);
+    await stage(node.parts, volume);
+    assertEquals(node.commands.started.filter((line) => tools.test(line)), []);
+    assertEquals(await node.mountsAt(volume.stagingPath), 1);
+  },
+});
+
+Deno.test({
   name: "stage() refuses a staging path where another device is mounted",
   ignore,
   async fn() {

@@ -59,6 +59,7 @@ export function nqnFor(input: VolumeInput, prefix: string): string {
 /** Where the volume is and how the kernel is to hold on to it; each missing key has its default. */
 export function targetOf(input: VolumeInput, parts: StagingParts): Target {
   const { publishContext, volumeContext } = input;
+  const nqn = nqnFor(input, parts.prefix);
   const address = publishContext.nvme_address || volumeContext.nvmeAddress;
   if (!address || !/^[\w.:-]+$/.test(address) || address.startsWith("-")) {
     throw new InvalidArgument(
@@ -70,7 +71,7 @@ export function targetOf(input: VolumeInput, parts: StagingParts): Target {
   }
   const port = integer(volumeContext, "nvmePort", { or: 4420, from: 1, to: 65535 });
   return {
-    nqn: nqnFor(input, parts.prefix),
+    nqn,
     address,
     port: integer(publishContext, "nvme_port", { or: port, from: 1, to: 65535 }),
     ctrlLossTmo: integer(volumeContext, "ctrlLossTmo", { or: -1, from: -1 }),

@@ -97,18 +97,22 @@ const refused: [line: string, text: string][] = [
   [add("a", "file-size=1M", "/pool/.simulator/a.img"), "failure: no such directory"],
   [add("a", "file-size=1M", "/etc/a.img"), "failure: no such directory"],
   [add("a", "file-size=1M", "/pool"), "failure: no such directory"],
+  [add("a", "file-size=1M", `/pool/${"a".repeat(300)}`), "failure: no such directory"],
   ["/disk/remove [find slot=raid1]", "failure: could not unmount, stop using it first"],
   ["/disk/set [find slot=raid1] file-size=1M", "invalid value for argument file-size"],
 ];
 
 Deno.test("/disk refuses what RouterOS would, never leaves the pool's folder, and nothing has changed then", async () => {
   await withPool(async ({ say, folder }) => {
-    await Deno.symlink("/tmp", `${folder}/link`);
+    const elsewhere = await Deno.makeTempDir();
+    await Deno.symlink(elsewhere, `${folder}/link`);
     for (const [line, text] of refused) {
       assertEquals(await say(line), text, line);
       assertEquals(await say(":put [/disk/print count-only]; :put [:len [/file/find]]"), "1\r\n0", line);
     }
     assertEquals(await say('/file/remove [find name="pool/link"]; :put [:len [/file/find]]'), "0");
+    assertEquals([...Deno.readDirSync(elsewhere)], []);
+    await Deno.remove(elsewhere);
   });
 });
 
@@ -120,6 +124,8 @@ Deno.test("the pool's free space is what was not written, or with preallocation 
       const free = Number(await say(":put [/disk/get [/disk/find where mount-point=pool] free]"));
       const expected = (preallocated ? 23 : 63) * MiB;
       assertEquals(Math.abs(free - expected) < 64 * 1024, true, `${free} is not about ${expected}`);
+      await say("/disk/set [find slot=a] file-size=60M");
+      assertEquals(await say(size("a")), String(60 * MiB), "what the file has already counts for it");
       assertEquals(await say(add("b", "file-size=40M")), preallocated ? "failure: not enough space" : "");
     }, { guesses: { preallocated } });
   }

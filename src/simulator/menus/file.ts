@@ -22,10 +22,10 @@ export function fileMenu(
     *rows(wanted) {
       // Most scripts ask for one name: with 10,000 files the folder is not read for that.
       const files = wanted ? [...new Set(wanted)].flatMap((name) => pool.find(name) ?? []) : pool.entries();
-      for (const file of files) if (!file.name.startsWith("/")) yield show(file);
+      for (const file of files) yield show(file);
     },
     lookUp: (item) => {
-      const file = pool.find(names.get(item) ?? item);
+      const file = item.startsWith("/") ? undefined : pool.find(names.get(item) ?? item);
       return file && show(file);
     },
     brief: properties,
@@ -37,6 +37,7 @@ export function fileMenu(
     const isUsed = [...disks].some((disk) => disk.file === name);
     if (isUsed && !options.removesUsedFiles) throw new ConsoleError("failure: file in use");
     pool.remove(name);
+    names.delete(textOf(row[".id"]));
   };
   return {
     ...tableCommands(table),

@@ -1,0 +1,42 @@
+import { Commands } from "../../src/runtime/command.ts";
+import { fromFileUrl } from "./project.ts";
+
+/** A mount and a process namespace of one's own: every process and mount in it goes when its first process ends. */
+const unshare = [
+  "--mount",
+  "--pid",
+  "--fork",
+  "--kill-child",
+  "--mount-proc",
+  "--propagation=private",
+];
+
+/** Why no namespaces can be made here; `undefined` when they can. */
+export async function whyNoNamespace(): Promise<string | undefined> {
+  if (Deno.build.os !== "linux" || Deno.uid() !== 0) return "mounting and loop devices need Linux and root";
+  const { code, stderr } = await new Commands().run("unshare", [...unshare, "true"], { deadline: 10_000 });
+  return code === 0
+    ? undefined
+    : `no namespaces can be made (${stderr.trim()}): run as root, in a container with --privileged`;
+}
+
+/** What a script in a namespace gets. */
+export interface InsideOptions {
+  args?: readonly string[];
+  env?: Readonly<Record<string, string>>;
+  /** Where its temporary files go. */
+  folder: string;
+}
+
+/**
+ * Runs a Deno script, with everything granted, as the first process of namespaces of its own, with our standard output.
+ * @returns its exit code
+ */
+export async function inNamespace(script: URL, options: InsideOptions): Promise<number> {
+  const { code } = await new Deno.Command("unshare", {
+    args: [...unshare, Deno.execPath(), "run", "--quiet", "-A", fromFileUrl(script), ...options.args ?? []],
+    env: { TMPDIR: options.folder, ...options.env },
+    stdin: "null",
+  }).spawn().status;
+  return code;
+}
