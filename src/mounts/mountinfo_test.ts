@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { poll } from "../runtime/deadline.ts";
 import { FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import {
   type Mount,
@@ -125,8 +126,8 @@ Deno.test("MountTable.read() gives up at its limit, and sends no second read aft
   await Deno.writeTextFile(path, "");
   await Deno.remove(path);
   await Deno.writeTextFile(path, `${line({ target: "/x" })}\n`);
-  let mounts: Mount[] | undefined;
-  while (!mounts) mounts = await table.read().catch(() => undefined); // Until the hanging read has ended.
+  // Until the hanging read has ended.
+  const mounts = await poll(() => table.read().catch(() => undefined), { signal: AbortSignal.timeout(10_000) });
   assertEquals(mounts.map((mount) => mount.target), ["/x"]);
   await Deno.remove(procRoot, { recursive: true });
 });

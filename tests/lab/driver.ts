@@ -53,7 +53,8 @@ export async function startDriver(folder: string): Promise<LabDriver> {
   }
 }
 
-async function startController(folder: string, simulator: LabProcess, socket: string): Promise<LabProcess> {
+/** Starts a standalone controller for a simulator. */
+export async function startController(folder: string, simulator: LabProcess, socket: string): Promise<LabProcess> {
   const { host, port, hostKey, clientKeyFile = "" } = simulator.simulator;
   await Deno.writeTextFile(`${folder}/host_key`, `${hostKey}\n`);
   return await startProcess({

@@ -26,6 +26,8 @@ export interface InsideOptions {
   env?: Readonly<Record<string, string>>;
   /** Where its temporary files go. */
   folder: string;
+  /** Ends it, and with it everything that it has started. */
+  signal?: AbortSignal;
 }
 
 /**
@@ -37,6 +39,7 @@ export async function inNamespace(script: URL, options: InsideOptions): Promise<
     args: [...unshare, Deno.execPath(), "run", "--quiet", "-A", fromFileUrl(script), ...options.args ?? []],
     env: { TMPDIR: options.folder, ...options.env },
     stdin: "null",
+    ...(options.signal ? { signal: options.signal } : {}),
   }).spawn().status;
   return code;
 }

@@ -91,7 +91,7 @@ async function letGo(folder: string): Promise<void> {
     line.replaceAll(/\\x([0-9a-f]{2})/g, (_, hex) => String.fromCharCode(parseInt(hex, 16)))
   );
   for (const target of targets.filter((each) => each.startsWith(`${folder}/`)).reverse()) {
-    await run("umount", target);
+    await run("umount", target).catch(() => run("umount", "--lazy", target));
   }
   for (const loop of loops) await run("losetup", "--detach", loop);
   await run("umount", folder);

@@ -1,0 +1,24 @@
+/**
+ * Runs layers of tests: all, or those named. `RDS_CSI_REQUIRE=all` makes whatever is skipped a failure.
+ * @module
+ */
+import { print, type Result, runLayer, summary } from "./lab/layer.ts";
+import { layers } from "./layers.ts";
+
+const wanted = new Set(Deno.args);
+const unknown = Deno.args.filter((name) => !layers.some((layer) => layer.name === name));
+if (unknown.length > 0) {
+  print(`there is no layer ${unknown.join(", ")}: there are ${layers.map(({ name }) => name).join(", ")}\n`);
+  Deno.exit(2);
+}
+
+const results: Result[] = [];
+for (const layer of layers.filter(({ name }) => wanted.size === 0 || wanted.has(name))) {
+  print(`\n=== ${layer.name}: ${layer.about}\n`);
+  results.push(await runLayer(layer));
+  const missing = results.at(-1)?.missing;
+  if (missing) print(`SKIPPED: ${missing}\n`);
+}
+const { text, ok } = summary(results, Deno.env.get("RDS_CSI_REQUIRE") === "all");
+print(text);
+Deno.exit(ok ? 0 : 1);
