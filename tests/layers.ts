@@ -23,7 +23,8 @@ const unit: Layer = {
     await needPrograms(nodeTools);
     return undefined;
   },
-  run: () => denoTests("src", "tests/docs", "tests/lab", "tests/lint", "tests/sanity"),
+  run: () =>
+    denoTests("src", "tests/docs", "tests/lab", "tests/lint", "tests/sanity", "tests/permissions", "tests/program"),
 };
 
 const conformance: Layer = {

@@ -101,7 +101,9 @@ export function logged(codeName: (code: status) => string): Interceptor {
       log[chatty.test(call.method) ? "debug" : "info"](call.method, { ...fields(), code: "OK" });
       return answer;
     } catch (error) {
-      log.warn(call.method, { ...fields(), code: codeName(statusOf(error).code), error });
+      const code = codeName(statusOf(error).code);
+      const stack = code === "INTERNAL" && error instanceof Error ? error.stack : undefined;
+      log.warn(call.method, { ...fields(), code, error, stack });
       throw error;
     }
   };

@@ -38,7 +38,7 @@ export class CsiServer {
   readonly #options: ServerOptions;
   readonly #server = new grpc.Server();
   readonly #lock = new KeyedLock();
-  readonly #running = new Set<AbortController>();
+  readonly #running = new Set<{ abort(why: Error): void; ended: Promise<void> }>();
   #requests = 0;
   #stopping = false;
 
@@ -59,20 +59,23 @@ export class CsiServer {
   /** Binds the socket. @throws {FailedPrecondition} when it is taken or cannot be */
   async start(): Promise<void> {
     const { socket, group } = this.#options;
-    await clearSocketPath(socket);
+    await clearSocketPath(socket, group);
     await withOwnerOnly(() => this.#bind(socket));
-    if (group !== undefined) await shareWithGroup(socket, group);
+    if (group !== undefined) await shareWithGroup(socket, { group, mode: 0o660 });
   }
 
-  /** New calls are refused, running ones may finish within `grace` milliseconds; then they are aborted. */
+  /**
+   * New calls are refused, running ones may finish within `grace` milliseconds (also those whose caller has gone); then they
+   * are aborted and have a second to end.
+   */
   async stop(grace: number): Promise<void> {
     this.#stopping = true;
-    const drained = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
-    const over = new AbortController();
-    await Promise.race([drained, pause(grace, over.signal).catch(() => {})]);
-    over.abort();
-    for (const call of this.#running) call.abort(new Unreachable("the driver is shutting down; try again"));
-    await Promise.race([drained, pause(1000)]);
+    const answered = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    const drained = Promise.all([answered, ...[...this.#running].map(({ ended }) => ended)]);
+    if (!await within(grace, drained)) {
+      for (const { abort } of this.#running) abort(new Unreachable("the driver is shutting down; try again"));
+      await within(1000, drained);
+    }
     this.#server.forceShutdown();
   }
 
@@ -94,15 +97,18 @@ export class CsiServer {
       let answered = false;
       // It fires after every successful answer, too.
       call.on("cancelled", () => answered || controller.abort(whyGone(call)));
-      this.#running.add(controller);
       const context = { method: method.name, signal: controller.signal, requestNumber: ++this.#requests };
-      this.#refuseWhenStopping().then(() => handle(call.request, context)).then(
-        (message) => answer(null, create(method.output, message as MessageInitShape<typeof method.output>)),
-        (error) => answer(statusOf(error)),
-      ).finally(() => {
+      const reply = (...outcome: [grpc.ServiceError | Partial<grpc.StatusObject> | null, unknown?]) => {
         answered = true;
-        this.#running.delete(controller);
-      });
+        answer(...outcome);
+      };
+      const ended = this.#refuseWhenStopping()
+        .then(() => handle(call.request, context))
+        .then((message) => create(method.output, message as MessageInitShape<typeof method.output>))
+        .then((message) => reply(null, message), (error: unknown) => reply(statusOf(error)))
+        .then(() => void this.#running.delete(running));
+      const running = { abort: (why: Error) => controller.abort(why), ended };
+      this.#running.add(running);
     };
   }
 
@@ -110,6 +116,15 @@ export class CsiServer {
     if (!this.#stopping) return Promise.resolve();
     return Promise.reject(new Unreachable("the driver is shutting down; try again"));
   }
+}
+
+/** Whether something settles within so many milliseconds. */
+async function within(milliseconds: number, work: Promise<unknown>): Promise<boolean> {
+  const over = new AbortController();
+  const timeout = pause(milliseconds, over.signal).then(() => false, () => false);
+  const done = await Promise.race([work.then(() => true), timeout]);
+  over.abort();
+  return done;
 }
 
 function whyGone(call: grpc.ServerUnaryCall<Fields, unknown>): Error {

@@ -1,14 +1,22 @@
+import { abortable, Deadline } from "../runtime/deadline.ts";
 import { FailedPrecondition, messageOf } from "../runtime/errors.ts";
 
 /** The kernel's `sun_path` has 108 bytes with the zero at its end. */
 const LONGEST_PATH = 107;
 
-/** Makes room for a socket of ours: a stale one of a dead process goes, anything else stays and is an error. */
-export async function clearSocketPath(path: string): Promise<void> {
+/** Milliseconds that a process may take to answer on its socket. */
+const CONNECT_LIMIT = 2000;
+
+/**
+ * Makes room for a socket of ours: a stale one of a dead process goes, anything else stays and is an error. A missing folder
+ * is made, for its owner and the group that may use the socket.
+ * @throws {FailedPrecondition}
+ */
+export async function clearSocketPath(path: string, group?: number): Promise<void> {
   if (new TextEncoder().encode(path).length > LONGEST_PATH) {
     throw new FailedPrecondition(`the socket path ${path} is over ${LONGEST_PATH} bytes: choose a shorter --endpoint`);
   }
-  await Deno.mkdir(path.slice(0, path.lastIndexOf("/")) || "/", { recursive: true, mode: 0o700 });
+  await makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", group);
   let info: Deno.FileInfo;
   try {
     info = await Deno.lstat(path);
@@ -25,12 +33,25 @@ export async function clearSocketPath(path: string): Promise<void> {
   await Deno.remove(path);
 }
 
-async function isServed(path: string): Promise<boolean> {
+async function makeFolder(folder: string, group: number | undefined): Promise<void> {
   try {
-    (await Deno.connect({ transport: "unix", path })).close();
+    if ((await Deno.stat(folder)).isDirectory) return;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
+  if (group !== undefined) await shareWithGroup(folder, { group, mode: 0o710 });
+}
+
+async function isServed(path: string): Promise<boolean> {
+  using deadline = new Deadline(CONNECT_LIMIT, path);
+  const connecting = Deno.connect({ transport: "unix", path });
+  try {
+    (await abortable(connecting, deadline.signal)).close();
     return true;
   } catch (error) {
     if (error instanceof Deno.errors.ConnectionRefused) return false;
+    connecting.then((connection) => connection.close(), () => {});
     throw new FailedPrecondition(`cannot tell whether ${path} is in use: ${messageOf(error)}; look with 'ss -xl'`, {
       cause: error,
     });
@@ -47,11 +68,11 @@ export async function withOwnerOnly<T>(make: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Lets a group use the socket besides its owner. */
-export async function shareWithGroup(path: string, group: number): Promise<void> {
+/** Lets a group use the socket, or pass its folder, besides its owner. @throws {FailedPrecondition} */
+export async function shareWithGroup(path: string, { group, mode }: { group: number; mode: number }): Promise<void> {
   try {
     await Deno.chown(path, null, group);
-    await Deno.chmod(path, 0o660);
+    await Deno.chmod(path, mode);
   } catch (error) {
     throw new FailedPrecondition(`${path} cannot be given to group ${group} (--socket-group): ${messageOf(error)}`, {
       cause: error,

@@ -39,5 +39,6 @@ const table: readonly [kind: ErrorClass, code: status][] = [
 /** The status for whatever was thrown. What is in no row of the table is INTERNAL, with its whole text. */
 export function statusOf(error: unknown): { code: status; details: string } {
   const row = table.find(([kind]) => error instanceof kind);
-  return { code: row ? row[1] : status.INTERNAL, details: messageOf(error) };
+  // The text travels in a header, where half of a surrogate pair cannot be written.
+  return { code: row ? row[1] : status.INTERNAL, details: messageOf(error).toWellFormed() };
 }

@@ -54,7 +54,12 @@ export async function startDriver(folder: string): Promise<LabDriver> {
 }
 
 /** Starts a standalone controller for a simulator. */
-export async function startController(folder: string, simulator: LabProcess, socket: string): Promise<LabProcess> {
+export async function startController(
+  folder: string,
+  simulator: LabProcess,
+  socket: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<LabProcess> {
   const { host, port, hostKey, clientKeyFile = "" } = simulator.simulator;
   await Deno.writeTextFile(`${folder}/host_key`, `${hostKey}\n`);
   return await startProcess({
@@ -69,6 +74,7 @@ export async function startController(folder: string, simulator: LabProcess, soc
       "rds-key-file": clientKeyFile,
       "rds-host-key": `${folder}/host_key`,
       "metrics-address": "127.0.0.1:0",
+      ...more,
     },
     env: { CSI_MANAGED_NQN_PREFIX: PREFIX },
   });

@@ -1,0 +1,61 @@
+import { assertEquals } from "@std/assert";
+
+const root = new URL("../../", import.meta.url);
+
+/** What the probe could do in a mode with these permissions. */
+async function probe(mode: string, permissions: string[], drop = ""): Promise<Record<string, string>> {
+  const folder = await Deno.makeTempDir();
+  await Deno.writeTextFile(`${folder}/own`, "mine");
+  const own = permissions.includes("-A") ? [] : [`--allow-read=${folder}`, `--allow-write=${folder}`];
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-prompt", ...permissions, ...own, "tests/permissions/probe.ts", mode, folder, drop],
+    cwd: root,
+  }).output();
+  await Deno.remove(folder, { recursive: true });
+  await Deno.remove("/var/tmp/rds-csi-permission-probe").catch(() => {});
+  try {
+    return JSON.parse(new TextDecoder().decode(stdout));
+  } catch {
+    throw new Error(new TextDecoder().decode(stderr));
+  }
+}
+
+/** What every mode may do, and nothing else. */
+const least = {
+  "read own": "done",
+  "write own": "done",
+  "read /etc/passwd": "refused",
+  "write /var/tmp": "refused",
+  "run true": "refused",
+  "run mount": "refused",
+  "read HOME": "refused",
+  "read CSI_MANAGED_NQN_PREFIX": "done",
+  "read /proc": "refused",
+  "ffi": "refused",
+};
+
+Deno.test("the controller's permission set lets it run nothing and touch no file but its own", async () => {
+  assertEquals(await probe("controller", ["-P=controller"]), least);
+});
+
+Deno.test("the simulator's permission set lets it run nothing and touch no file but its own", async () => {
+  assertEquals(await probe("simulator", ["-P=simulator"]), least);
+});
+
+Deno.test("the node's permission set lets it run its tools, and nothing else", async () => {
+  assertEquals(await probe("node", ["-P=node"]), { ...least, "run mount": "done" });
+});
+
+Deno.test("dropPermissions() takes the tools away from controller and simulator of a program that was given them", async () => {
+  const sum = ["--allow-run=mount", "--allow-env=CSI_MANAGED_NQN_PREFIX"];
+  assertEquals(await probe("controller", sum), { ...least, "run mount": "done" });
+  for (const mode of ["controller", "simulator"]) assertEquals(await probe(mode, sum, "drop"), least);
+  assertEquals(await probe("node", sum, "drop"), { ...least, "run mount": "done" });
+});
+
+Deno.test("dropPermissions() leaves the host's trees to a node with every permission, and no programs to a controller", async () => {
+  const node = await probe("node", ["-A"], "drop");
+  assertEquals([node["read /proc"], node["run true"]], ["done", "done"]);
+  const controller = await probe("controller", ["-A"], "drop");
+  assertEquals([controller["run true"], controller["run mount"]], ["refused", "refused"]);
+});
