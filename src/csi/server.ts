@@ -9,6 +9,7 @@ import * as grpc from "@grpc/grpc-js";
 import { pause } from "../runtime/deadline.ts";
 import { Cancelled, TimedOut, Unreachable } from "../runtime/errors.ts";
 import { KeyedLock } from "../runtime/keyed_lock.ts";
+import { log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
 import { around, type CallContext, type Fields, type Handler, logged, measured, oneAtATime } from "./interceptors.ts";
 import { serviceDefinition } from "./rpc.ts";
@@ -106,7 +107,8 @@ export class CsiServer {
         .then(() => handle(call.request, context))
         .then((message) => create(method.output, message as MessageInitShape<typeof method.output>))
         .then((message) => reply(null, message), (error: unknown) => reply(statusOf(error)))
-        .then(() => void this.#running.delete(running));
+        .catch((error: unknown) => log.error(`no answer could be sent to ${method.name}`, { error }))
+        .finally(() => this.#running.delete(running));
       const running = { abort: (why: Error) => controller.abort(why), ended };
       this.#running.add(running);
     };

@@ -12,7 +12,8 @@ export interface LabDriver extends AsyncDisposable {
 }
 
 export const NODE_ID = "node-1";
-const PREFIX = "nqn.2000-02.com.mikrotik:pvc-";
+/** What the NQNs of its volumes begin with. */
+export const PREFIX = "nqn.2000-02.com.mikrotik:pvc-";
 
 /** Starts all three in a folder. Call it inside namespaces of one's own ({@linkcode inNamespace}). */
 export async function startDriver(folder: string): Promise<LabDriver> {

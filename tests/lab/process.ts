@@ -39,7 +39,7 @@ export async function startProcess(options: ProcessOptions): Promise<LabProcess>
   const { mode, settings, deadline: milliseconds = 60_000 } = options;
   try {
     using deadline = new Deadline(milliseconds, `the ${mode} to be ready`);
-    if (mode === "simulator") await poll(() => started.assertRunning().firstLine, { signal: deadline.signal });
+    if (mode === "simulator") await poll(() => started.assertRunning().firstLine, { signal: deadline.signal, interval });
     else await untilReady(String(settings.endpoint).replace(/^unix:\/\//, ""), started, deadline.signal);
   } catch (error) {
     await started.stop();
@@ -51,13 +51,23 @@ export async function startProcess(options: ProcessOptions): Promise<LabProcess>
 }
 
 async function untilReady(socket: string, started: LabProcess, signal: AbortSignal): Promise<void> {
+  // A client that comes before the socket is there tries again only after a second (gRPC's connection backoff).
+  await poll(() => exists(socket, started), { signal, interval });
   using identity = connect(Identity, socket);
   await poll(async () => {
     started.assertRunning();
     const answer = await identity.probe({}, { signal, deadline: 1000 }).catch(() => undefined);
     return answer?.ready === false ? undefined : answer;
-  }, { signal });
+  }, { signal, interval });
 }
+
+async function exists(path: string, started: LabProcess): Promise<true | undefined> {
+  started.assertRunning();
+  return await Deno.stat(path).then(() => true as const, () => undefined);
+}
+
+/** Milliseconds between two looks whether a process is ready. */
+const interval = 5;
 
 /** A process of the driver's. Letting it go ends it. */
 export class LabProcess implements AsyncDisposable {
