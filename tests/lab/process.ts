@@ -39,8 +39,9 @@ export async function startProcess(options: ProcessOptions): Promise<LabProcess>
   const { mode, settings, deadline: milliseconds = 60_000 } = options;
   try {
     using deadline = new Deadline(milliseconds, `the ${mode} to be ready`);
-    if (mode === "simulator") await poll(() => started.assertRunning().firstLine, { signal: deadline.signal, interval });
-    else await untilReady(String(settings.endpoint).replace(/^unix:\/\//, ""), started, deadline.signal);
+    if (mode === "simulator") {
+      await poll(() => started.assertRunning().firstLine, { signal: deadline.signal, interval });
+    } else await untilReady(String(settings.endpoint).replace(/^unix:\/\//, ""), started, deadline.signal);
   } catch (error) {
     await started.stop();
     throw new Error(`${error instanceof Error ? error.message : error}; it wrote:\n${started.output}`, {

@@ -1,0 +1,69 @@
+/**
+ * How fast the driver is: Markdown tables on the standard output, what is being done on the standard error.
+ * @module
+ */
+import { messageOf } from "../../src/runtime/errors.ts";
+import { labFolder } from "../lab/folder.ts";
+import { print } from "../lab/layer.ts";
+import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
+import { whyNoStandIn } from "../nvme/stand_in.ts";
+import { calls, mergedReads, type Scope } from "./calls.ts";
+import { machine, progress } from "./figures.ts";
+import { laboratory } from "./laboratory.ts";
+import { listing } from "./listing.ts";
+import { starting } from "./starting.ts";
+
+const usage = "deno task bench [--quick]\n  --quick  a fraction of it, to see that it works: its figures say little\n";
+
+async function main(args: readonly string[]): Promise<number> {
+  if (args.some((arg) => arg !== "--quick")) {
+    print(usage);
+    return args.includes("--help") ? 0 : 2;
+  }
+  const interrupted = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    Deno.addSignalListener(signal, () => interrupted.abort());
+  }
+  const { signal } = interrupted;
+  try {
+    await bench({ quick: args.includes("--quick"), signal });
+    return 0;
+  } catch (error) {
+    progress(signal.aborted ? "\nEnded early; everything is removed." : `The benchmark failed: ${messageOf(error)}`);
+    return signal.aborted ? 130 : 1;
+  }
+}
+
+async function bench(scope: Scope): Promise<void> {
+  const began = performance.now();
+  await using folder = await labFolder("bench");
+  print(await machine());
+  progress("Starts and memory");
+  print(await starting(`${folder.path}/starting`, scope));
+  progress("Creates, reads and deletes");
+  await Deno.mkdir(`${folder.path}/calls`);
+  {
+    await using lab = await laboratory(`${folder.path}/calls`);
+    print(await calls(lab, scope));
+    print(await mergedReads(lab, scope));
+  }
+  progress("Many volumes");
+  print(await listing(`${folder.path}/listing`, scope));
+  progress("NodeStageVolume");
+  await staging(folder.path, scope);
+  progress(`Done in ${Math.round((performance.now() - began) / 1000)} s.`);
+}
+
+async function staging(folder: string, { quick, signal }: Scope): Promise<void> {
+  const why = await whyNoNamespace() ?? await whyNoStandIn();
+  if (why !== undefined) return print(`Left out: NodeStageVolume: ${why}\n`);
+  const code = await inNamespace(new URL("staging.ts", import.meta.url), {
+    args: [quick ? "2" : "10"],
+    folder,
+    signal,
+  });
+  signal.throwIfAborted();
+  if (code !== 0) throw new Error("staging volumes failed: what it wrote stands above");
+}
+
+Deno.exitCode = await main(Deno.args);

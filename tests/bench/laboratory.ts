@@ -1,0 +1,102 @@
+import { Controller } from "../../proto/gen/csi_pb.ts";
+import { type Client, connect } from "../../src/csi/rpc.ts";
+import { NODE_ID, PREFIX, startController } from "../lab/driver.ts";
+import { TextLineStream } from "../lab/lines.ts";
+import { type LabProcess, startProcess } from "../lab/process.ts";
+
+/** Simulator and controller as processes, and the ways to them. */
+export interface Laboratory extends AsyncDisposable {
+  simulator: LabProcess;
+  controller: LabProcess;
+  csi: Client<typeof Controller>;
+  /** Sets how long the simulator's commands take, in milliseconds; those not named take none. */
+  latency(commands: Readonly<Record<string, number>>): Promise<void>;
+  /** What has been sent so far: lines over SSH, and the milliseconds that the controller has waited for their answers. */
+  sent(): Promise<{ lines: number; waited: number }>;
+}
+
+const VERBS = ["add", "print", "remove"];
+
+/** Starts a simulator over the pool in `folder`, with room for whatever is made, and a controller. */
+export async function laboratory(folder: string): Promise<Laboratory> {
+  await using stack = new AsyncDisposableStack();
+  const simulator = stack.use(await startSimulator(folder));
+  const socket = `${folder}/controller.sock`;
+  const controller = stack.use(await startController(folder, simulator, socket));
+  const csi = stack.use(connect(Controller, socket));
+  const control = stack.use(await Control.open(`${folder}/control.sock`));
+  const [, port] = /metricsPort=(\d+)/.exec(controller.output) ?? [];
+  const all = stack.move();
+  return {
+    simulator,
+    controller,
+    csi,
+    async latency(commands) {
+      for (const command of VERBS) {
+        await control.ask({ op: "latency", command, milliseconds: commands[command] ?? 0 });
+      }
+    },
+    async sent() {
+      const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      const sumOf = (name: string) =>
+        [...text.matchAll(new RegExp(`^rds_csi_${name}\\{.*\\} (\\S+)$`, "gm"))].reduce(
+          (sum, [, n]) => sum + Number(n),
+          0,
+        );
+      return { lines: sumOf("ssh_commands_total"), waited: 1000 * sumOf("ssh_command_duration_seconds_sum") };
+    },
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+export function startSimulator(folder: string): Promise<LabProcess> {
+  return startProcess({
+    mode: "simulator",
+    folder,
+    settings: {
+      "listen": "127.0.0.1:0",
+      "pool": `${folder}/pool`,
+      "pool-size": "100T",
+      "control-socket": `${folder}/control.sock`,
+    },
+  });
+}
+
+/** A node that has nothing to do: empty folders are enough for it, and nobody needs to be root. */
+export async function startNode(folder: string): Promise<LabProcess> {
+  for (const name of ["proc", "sys", "dev"]) await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+  const roots = { "proc-root": `${folder}/proc`, "sysfs-root": `${folder}/sys`, "dev-root": `${folder}/dev` };
+  const endpoint = `unix://${folder}/node.sock`;
+  return await startProcess({
+    mode: "node",
+    folder,
+    settings: { endpoint, "node-id": NODE_ID, "metrics-address": "127.0.0.1:0", ...roots },
+    env: { CSI_MANAGED_NQN_PREFIX: PREFIX },
+  });
+}
+
+/** The simulator's control socket. */
+class Control implements Disposable {
+  readonly #connection: Deno.Conn;
+  readonly #answers: ReadableStreamDefaultReader<string>;
+
+  private constructor(connection: Deno.Conn) {
+    this.#connection = connection;
+    this.#answers = connection.readable.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream())
+      .getReader();
+  }
+
+  static async open(path: string): Promise<Control> {
+    return new Control(await Deno.connect({ transport: "unix", path }));
+  }
+
+  async ask(request: Record<string, unknown>): Promise<void> {
+    await this.#connection.write(new TextEncoder().encode(`${JSON.stringify(request)}\n`));
+    const { value } = await this.#answers.read();
+    if (value === undefined || !JSON.parse(value).ok) throw new Error(`the simulator answered ${value}`);
+  }
+
+  [Symbol.dispose](): void {
+    this.#answers.cancel().catch(() => {});
+  }
+}

@@ -1,0 +1,47 @@
+import { pause } from "../../src/runtime/deadline.ts";
+import type { Scope } from "./calls.ts";
+import { median, milliseconds, progress, table } from "./figures.ts";
+import { startController } from "../lab/driver.ts";
+import type { LabProcess } from "../lab/process.ts";
+import { startNode, startSimulator } from "./laboratory.ts";
+
+/** From starting a process to its serving, and what it holds when it has nothing to do. */
+export async function starting(folder: string, scope: Scope): Promise<string> {
+  const times = scope.quick ? 2 : 9;
+  const idle = scope.quick ? 1 : 10;
+  await Deno.mkdir(folder);
+  await using simulator = await startSimulator(folder);
+  await Deno.mkdir(`${folder}/second`);
+  const modes: Record<string, () => Promise<LabProcess>> = {
+    controller: () => startController(folder, simulator, `${folder}/controller.sock`),
+    node: () => startNode(folder),
+    simulator: () => startSimulator(`${folder}/second`),
+  };
+  const rows = [["mode", "serving after", "fastest", "slowest", "resident", "of it anonymous"]];
+  for (const [mode, start] of Object.entries(modes)) {
+    progress(`  ${mode}: ${times} starts, then ${idle} s idle`);
+    const durations: number[] = [];
+    for (let turn = 0; turn < times; turn++) {
+      scope.signal.throwIfAborted();
+      const began = performance.now();
+      await using _process = await start();
+      durations.push(performance.now() - began);
+    }
+    await using process = await start();
+    await pause(idle * 1000, scope.signal);
+    const { resident, anonymous } = await memoryOf(process.pid);
+    const times_ = [median(durations), Math.min(...durations), Math.max(...durations)].map(milliseconds);
+    rows.push([mode, ...times_, resident, anonymous]);
+  }
+  const note = "From the start of the process to Probe's ready, the simulator's ready line (5 ms between two looks); " +
+    `median of ${times}, with Deno's cache warm. Memory after ${idle} s without a call.`;
+  return table("Start and idle memory", rows, { note });
+}
+
+/** What a process holds (`VmRSS` and `RssAnon` of /proc/<pid>/status). */
+export async function memoryOf(pid: number): Promise<{ resident: string; anonymous: string }> {
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  const field = (name: string) =>
+    `${Math.round(Number(new RegExp(`^${name}:\\s*(\\d+) kB$`, "m").exec(status)?.[1]) / 1024)} MiB`;
+  return { resident: field("VmRSS"), anonymous: field("RssAnon") };
+}
