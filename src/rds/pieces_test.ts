@@ -12,7 +12,7 @@ import {
 import { decodeDisks, decodePool, decodeRows } from "./decode.ts";
 import { RouterOsBusy, RouterOsChanged, RouterOsError, routerOsError } from "./errors.ts";
 import { MergedReads } from "./merged_reads.ts";
-import { parseVersion } from "./server.ts";
+import { parseVersion, warningsFor } from "./server.ts";
 import { Settling } from "./settling.ts";
 
 const texts: [text: string, kind: new (...args: never[]) => Error][] = [
@@ -92,6 +92,16 @@ Deno.test("parseVersion() reads what RouterOS writes", () => {
   assertEquals(parseVersion("7.21 (stable)"), [7, 21, 0]);
   assertEquals(parseVersion("7.22rc1 (testing)"), [7, 22, 0]);
   assertEquals(parseVersion("bad command name get"), undefined);
+});
+
+Deno.test("warningsFor() warns of versions with known SSH holes, of a missing package, and of nothing else", () => {
+  for (const version of ["7.21 (stable)", "7.23.3 (stable)", "7.24 (stable)", "7.24.1 (stable)"]) {
+    assertEquals(warningsFor(version, "1").length, 1, version);
+  }
+  for (const version of ["7.23.4 (stable)", "7.23.9 (stable)", "7.24.2 (stable)", "7.25 (stable)"]) {
+    assertEquals(warningsFor(version, "1"), [], version);
+  }
+  assertStringIncludes(warningsFor("7.24.4 (stable)", "0").join(), "rose-storage");
 });
 
 Deno.test("MergedReads.get() makes one query of the reads that wait, and lets none join a query that was sent", async () => {

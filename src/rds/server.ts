@@ -33,12 +33,21 @@ export async function checkServer(transport: Transport, signal: AbortSignal): Pr
       `RouterOS ${said} is too old: before 7.21 an exported disk cannot have an NQN of its own; upgrade RouterOS`,
     );
   }
-  if (hasKnownHoles(version)) {
-    warnOnce(`RouterOS ${said} has known SSH holes (taken over before login, fixed in 7.23.4 and 7.24.2): upgrade it`);
+  for (const warning of warningsFor(said, packages)) warnOnce(warning);
+}
+
+/** What an administrator should know of a server that can be worked with. Pure. */
+export function warningsFor(said: string, packages: string | undefined): string[] {
+  const warnings: string[] = [];
+  if (hasKnownHoles(parseVersion(said) ?? [0, 0, 0])) {
+    warnings.push(
+      `RouterOS ${said} has known SSH holes (taken over before login, fixed in 7.23.4 and 7.24.2): upgrade it`,
+    );
   }
   if (packages === "0") {
-    warnOnce("RouterOS shows no package rose-storage: without it there are no NVMe/TCP exports; install it");
+    warnings.push("RouterOS shows no package rose-storage: without it there are no NVMe/TCP exports; install it");
   }
+  return warnings;
 }
 
 /** `7.24.4 (stable)` → [7, 24, 4]; betas count as the release they lead to. */
