@@ -1,24 +1,26 @@
-import { FailedPrecondition, NotFound } from "../runtime/errors.ts";
-import { type AccessMode, decide, type Holder } from "./decide.ts";
+import { AlreadyExists, Busy, FailedPrecondition, NotFound } from "../runtime/errors.ts";
+import { type AccessMode, type Attachment, decide, type Request } from "./decide.ts";
 
 /** Who has which volume. Safe to call again and again: the same node twice is fine, an unknown one to detach too. */
 export interface Attachments {
   /**
    * Gives the volume to the node.
    * @throws {NotFound} for a node that does not exist
+   * @throws {AlreadyExists} when the node has it with another access mode
    * @throws {FailedPrecondition} while somebody else has it, naming them
+   * @throws {Busy} when it may be granted later
    */
-  attach(volumeId: string, request: { nodeId: string; mode: AccessMode }): Promise<void>;
+  attach(volumeId: string, request: Request): Promise<void>;
   /** Takes it from the node, or from all nodes when none is named. */
   detach(volumeId: string, nodeId: string | undefined): Promise<void>;
   /** The nodes that have it, longest first. Never null. */
-  holders(volumeId: string): readonly Holder[];
+  holders(volumeId: string): readonly string[];
 }
 
 /** Attachments in memory, lost when the process ends: for a controller that runs without Kubernetes. */
 export class MemoryAttachments implements Attachments {
   readonly #nodes: ReadonlySet<string>;
-  readonly #holders = new Map<string, Holder[]>();
+  readonly #volumes = new Map<string, { mode: AccessMode; attachments: Attachment[] }>();
 
   /** @param nodes the ids of the nodes that exist */
   constructor(nodes: Iterable<string>) {
@@ -26,27 +28,40 @@ export class MemoryAttachments implements Attachments {
   }
 
   // deno-lint-ignore require-await -- the interface is for attachments that live elsewhere
-  async attach(volumeId: string, request: { nodeId: string; mode: AccessMode }): Promise<void> {
+  async attach(volumeId: string, request: Request): Promise<void> {
     const { nodeId } = request;
     if (!this.#nodes.has(nodeId)) {
       throw new NotFound(`there is no node '${nodeId}': known are ${[...this.#nodes].join(", ")} (--standalone-nodes)`);
     }
-    const holders = this.holders(volumeId);
-    const decision = decide(holders, request);
+    const known = this.#volumes.get(volumeId) ?? { mode: request.mode, attachments: [] };
+    const isKnown = known.attachments.some((attachment) => attachment.nodeId === nodeId);
+    if (isKnown && known.mode !== request.mode) {
+      throw new AlreadyExists(`${volumeId} is attached to ${nodeId} with another access mode: detach it first`);
+    }
+    // One that asks for it alone keeps it alone, and so does one that has it alone.
+    const mode = known.mode === "single" ? "single" : request.mode;
+    const attachments = isKnown ? known.attachments : [...known.attachments, claimOf(nodeId)];
+    const decision = decide(attachments, { nodeId, mode }, Infinity);
     if (decision.kind === "refuse") {
       throw new FailedPrecondition(`${volumeId} is refused to ${nodeId}: ${decision.why}`);
     }
-    if (decision.kind === "grant") this.#holders.set(volumeId, [...holders, request]);
+    if (decision.kind === "wait") throw new Busy(`${volumeId} waits for ${nodeId}: ${decision.why}`);
+    this.#volumes.set(volumeId, { mode, attachments: attachments.map((each) => ({ ...each, attached: true })) });
   }
 
   // deno-lint-ignore require-await -- as above
   async detach(volumeId: string, nodeId: string | undefined): Promise<void> {
-    const rest = this.holders(volumeId).filter((holder) => nodeId !== undefined && holder.nodeId !== nodeId);
-    if (rest.length > 0) this.#holders.set(volumeId, rest);
-    else this.#holders.delete(volumeId);
+    const known = this.#volumes.get(volumeId);
+    const rest = known?.attachments.filter((each) => nodeId !== undefined && each.nodeId !== nodeId) ?? [];
+    if (known && rest.length > 0) this.#volumes.set(volumeId, { ...known, attachments: rest });
+    else this.#volumes.delete(volumeId);
   }
 
-  holders(volumeId: string): readonly Holder[] {
-    return this.#holders.get(volumeId) ?? [];
+  holders(volumeId: string): readonly string[] {
+    return this.#volumes.get(volumeId)?.attachments.map(({ nodeId }) => nodeId) ?? [];
   }
+}
+
+function claimOf(nodeId: string): Attachment {
+  return { uid: nodeId, nodeId, attached: false, deleting: false, created: 0, seen: 0 };
 }

@@ -45,7 +45,7 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
   function entry(volume: Volume) {
     return {
       volume: { volumeId: volume.id, capacityBytes: volume.size },
-      status: { publishedNodeIds: attachments.holders(volume.id).map((holder) => holder.nodeId) },
+      status: { publishedNodeIds: [...attachments.holders(volume.id)] },
     };
   }
 
@@ -65,7 +65,7 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
 
     async deleteVolume(request: DeleteVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
-      const holders = attachments.holders(id).map((holder) => holder.nodeId);
+      const holders = attachments.holders(id);
       if (holders.length > 0) {
         throw new FailedPrecondition(
           `${id} is attached to ${holders.join(" and ")}: it is deleted once it is detached`,

@@ -11,7 +11,7 @@ export interface Laboratory extends AsyncDisposable {
   csi: Client<typeof Controller>;
   /** Sets how long the simulator's commands take, in milliseconds; those not named take none. */
   latency(commands: Readonly<Record<string, number>>): Promise<void>;
-  /** What has been sent so far: lines over SSH, and the milliseconds that the controller has waited for their answers. */
+  /** What has been sent so far: lines that came to the simulator, and the milliseconds that the controller has waited for their answers. */
   sent(): Promise<{ lines: number; waited: number }>;
 }
 
@@ -37,13 +37,11 @@ export async function laboratory(folder: string): Promise<Laboratory> {
       }
     },
     async sent() {
+      const { lines } = await control.ask({ op: "state" });
       const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
-      const sumOf = (name: string) =>
-        [...text.matchAll(new RegExp(`^rds_csi_${name}\\{.*\\} (\\S+)$`, "gm"))].reduce(
-          (sum, [, n]) => sum + Number(n),
-          0,
-        );
-      return { lines: sumOf("ssh_commands_total"), waited: 1000 * sumOf("ssh_command_duration_seconds_sum") };
+      const sums = text.matchAll(/^rds_csi_ssh_command_duration_seconds_sum\{.*\} (\S+)$/gm);
+      const seconds = [...sums].reduce((sum, [, each]) => sum + Number(each), 0);
+      return { lines: Number(lines), waited: 1000 * seconds };
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
@@ -90,10 +88,12 @@ class Control implements Disposable {
     return new Control(await Deno.connect({ transport: "unix", path }));
   }
 
-  async ask(request: Record<string, unknown>): Promise<void> {
+  async ask(request: Record<string, unknown>): Promise<Record<string, unknown>> {
     await this.#connection.write(new TextEncoder().encode(`${JSON.stringify(request)}\n`));
     const { value } = await this.#answers.read();
-    if (value === undefined || !JSON.parse(value).ok) throw new Error(`the simulator answered ${value}`);
+    const answer: Record<string, unknown> = JSON.parse(value ?? "{}");
+    if (answer.ok === true) return answer;
+    throw new Error(`the simulator answered ${value}`);
   }
 
   [Symbol.dispose](): void {

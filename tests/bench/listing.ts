@@ -16,7 +16,7 @@ export async function listing(folder: string, scope: Scope): Promise<string> {
   plant(`${folder}/pool`, count);
   await using lab = await laboratory(folder);
   const { csi, controller } = lab;
-  await csi.controllerGetCapabilities({});
+  await csi.controllerGetVolume({ volumeId: idOf(1) }, scope); // Waits until RouterOS is connected.
   const before = await memoryOf(controller.pid);
 
   const rows = [["call", "SSH lines", "median", "of it waiting for RouterOS"]];
@@ -70,7 +70,7 @@ function plant(pool: string, count: number): void {
   const rows = new RowFiles<DiskRow>(`${pool}/${STATE_FOLDER}/disks`);
   Deno.mkdirSync(`${pool}/metal-csi`);
   for (let id = 1; id <= count; id++) {
-    const slot = `pvc-${id.toString(16).padStart(28, "0")}`;
+    const slot = idOf(id);
     using image = Deno.createSync(`${pool}/metal-csi/${slot}.img`);
     image.truncateSync(2 ** 30);
     rows.write({
@@ -90,4 +90,8 @@ function plant(pool: string, count: number): void {
       exportedSize: 2 ** 30,
     });
   }
+}
+
+function idOf(number: number): string {
+  return `pvc-${number.toString(16).padStart(28, "0")}`;
 }

@@ -5,6 +5,8 @@ import { startController } from "../lab/driver.ts";
 import type { LabProcess } from "../lab/process.ts";
 import { startNode, startSimulator } from "./laboratory.ts";
 
+type Started = Pick<LabProcess, "pid"> & AsyncDisposable;
+
 /** From starting a process to its serving, and what it holds when it has nothing to do. */
 export async function starting(folder: string, scope: Scope): Promise<string> {
   const times = scope.quick ? 2 : 9;
@@ -12,12 +14,13 @@ export async function starting(folder: string, scope: Scope): Promise<string> {
   await Deno.mkdir(folder);
   await using simulator = await startSimulator(folder);
   await Deno.mkdir(`${folder}/second`);
-  const modes: Record<string, () => Promise<LabProcess>> = {
+  const modes: Record<string, () => Promise<Started>> = {
+    "an empty Deno program": startNothing,
     controller: () => startController(folder, simulator, `${folder}/controller.sock`),
     node: () => startNode(folder),
     simulator: () => startSimulator(`${folder}/second`),
   };
-  const rows = [["mode", "serving after", "fastest", "slowest", "resident", "of it anonymous"]];
+  const rows = [["", "serving after", "fastest", "slowest", "resident", "of it anonymous"]];
   for (const [mode, start] of Object.entries(modes)) {
     progress(`  ${mode}: ${times} starts, then ${idle} s idle`);
     const durations: number[] = [];
@@ -30,12 +33,28 @@ export async function starting(folder: string, scope: Scope): Promise<string> {
     await using process = await start();
     await pause(idle * 1000, scope.signal);
     const { resident, anonymous } = await memoryOf(process.pid);
-    const times_ = [median(durations), Math.min(...durations), Math.max(...durations)].map(milliseconds);
-    rows.push([mode, ...times_, resident, anonymous]);
+    const shown = [median(durations), Math.min(...durations), Math.max(...durations)].map(milliseconds);
+    rows.push([mode, ...shown, resident, anonymous]);
   }
-  const note = "From the start of the process to Probe's ready, the simulator's ready line (5 ms between two looks); " +
+  const note =
+    "From the start of the process to Probe's ready, the simulator's ready line (5 ms between two looks) or the first byte; " +
     `median of ${times}, with Deno's cache warm. Memory after ${idle} s without a call.`;
   return table("Start and idle memory", rows, { note });
+}
+
+/** The least that any program on Deno takes. */
+async function startNothing(): Promise<Started> {
+  const args = ["eval", "Deno.stdout.writeSync(new Uint8Array(1)); setInterval(() => {}, 60_000)"];
+  const child = new Deno.Command(Deno.execPath(), { args, stdin: "null", stdout: "piped" }).spawn();
+  const output = child.stdout.getReader();
+  await output.read();
+  return {
+    pid: child.pid,
+    async [Symbol.asyncDispose]() {
+      child.kill();
+      await Promise.all([output.cancel(), child.status]);
+    },
+  };
 }
 
 /** What a process holds (`VmRSS` and `RssAnon` of /proc/<pid>/status). */
