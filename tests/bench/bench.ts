@@ -7,9 +7,9 @@ import { labFolder } from "../lab/folder.ts";
 import { print } from "../lab/layer.ts";
 import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
 import { whyNoStandIn } from "../nvme/stand_in.ts";
-import { calls, mergedReads, type Scope } from "./calls.ts";
+import { calls, mergedReads } from "./calls.ts";
 import { machine, progress } from "./figures.ts";
-import { laboratory } from "./laboratory.ts";
+import { laboratory, type Scope } from "./laboratory.ts";
 import { listing } from "./listing.ts";
 import { starting } from "./starting.ts";
 
@@ -43,9 +43,9 @@ async function bench(scope: Scope): Promise<void> {
   progress("Creates, reads and deletes");
   await Deno.mkdir(`${folder.path}/calls`);
   {
-    await using lab = await laboratory(`${folder.path}/calls`);
-    print(await calls(lab, scope));
-    print(await mergedReads(lab, scope));
+    await using lab = await laboratory(`${folder.path}/calls`, scope);
+    print(await calls(lab));
+    print(await mergedReads(lab));
   }
   progress("Many volumes");
   print(await listing(`${folder.path}/listing`, scope));

@@ -4,12 +4,6 @@ import { throwIfAborted } from "../../src/runtime/deadline.ts";
 import { digits, milliseconds, percentile, progress, table } from "./figures.ts";
 import type { Laboratory } from "./laboratory.ts";
 
-/** How much is to be done. */
-export interface Scope {
-  quick: boolean;
-  signal: AbortSignal;
-}
-
 /** What a volume is used as, by one node. */
 export function capability(kind: "ext4" | "xfs" | "block"): MessageInitShape<typeof VolumeCapabilitySchema> {
   const accessMode = { mode: Mode.SINGLE_NODE_WRITER };
@@ -30,7 +24,7 @@ const settings = [
 ];
 
 /** Creates, reads and deletes, one at a time and many at once, without latency and like a device. */
-export async function calls(lab: Laboratory, scope: Scope): Promise<string> {
+export async function calls(lab: Laboratory): Promise<string> {
   const rows = [
     ["simulator", "call", "at once", "calls", "SSH lines", "calls/s", "× one at a time", "p50", "p99", "driver's own"],
   ];
@@ -39,9 +33,9 @@ export async function calls(lab: Laboratory, scope: Scope): Promise<string> {
     await lab.latency(latency);
     const alone = new Map<string, number>();
     for (const { atOnce, volumes } of rounds) {
-      const count = scope.quick ? Math.max(atOnce, volumes >> 3) : volumes;
+      const count = lab.quick ? Math.max(atOnce, volumes >> 3) : volumes;
       progress(`  ${name === "0" ? "no latency" : "like a device"}: ${count} volumes, ${atOnce} at once`);
-      for (const round of await onVolumes(lab, { count, atOnce }, scope)) {
+      for (const round of await lives(lab, { count, atOnce })) {
         const { call, durations, lines, perSecond, own } = round;
         const ratio = perSecond / (alone.get(call) ?? perSecond);
         alone.set(call, alone.get(call) ?? perSecond);
@@ -61,20 +55,17 @@ export async function calls(lab: Laboratory, scope: Scope): Promise<string> {
 }
 
 /** A hundred reads that come together: how many queries they become. */
-export async function mergedReads(lab: Laboratory, scope: Scope): Promise<string> {
+export async function mergedReads(lab: Laboratory): Promise<string> {
   progress("  100 reads at once");
-  const { ids } = await create(lab, { count: 100, atOnce: 16 }, scope);
+  const { ids } = await create(lab, { count: 100, atOnce: 16 });
   await lab.latency({ print: 50 });
   const rows = [["ControllerGetVolume, print takes 50 ms", "SSH lines", "all answered after", "p50"]];
-  for (const atOnce of [1, 100]) {
-    const names = atOnce === 1 ? ids.slice(0, 20) : ids;
-    const get = (volumeId: string) => lab.csi.controllerGetVolume({ volumeId }, scope);
-    const { durations, lines, seconds } = await timed(lab, { names, atOnce, call: get }, scope);
-    const what = atOnce === 1 ? `${names.length}, one after the other` : `${names.length} at once`;
+  for (const [what, names, atOnce] of [["20, one by one", ids.slice(0, 20), 1], ["100 at once", ids, 100]] as const) {
+    const { durations, lines, seconds } = await timed(lab, { names, atOnce, call: read });
     rows.push([what, String(lines), milliseconds(seconds * 1000), milliseconds(percentile(durations, 0.5))]);
   }
   await lab.latency({});
-  await timed(lab, { names: ids, atOnce: 16, call: (volumeId) => lab.csi.deleteVolume({ volumeId }, scope) }, scope);
+  await timed(lab, { names: ids, atOnce: 16, call: remove });
   return table("Reads that wait merge", rows);
 }
 
@@ -88,48 +79,45 @@ interface Round {
   own: number;
 }
 
-async function onVolumes(
-  lab: Laboratory,
-  { count, atOnce }: { count: number; atOnce: number },
-  scope: Scope,
-): Promise<(Round & { call: string })[]> {
-  const { csi } = lab;
-  const { ids, ...made } = await create(lab, { count, atOnce }, scope);
-  const get = (volumeId: string) => csi.controllerGetVolume({ volumeId }, scope);
-  const read = await timed(lab, { names: [...ids, ...ids], atOnce, call: get }, scope);
-  const remove = await timed(
-    lab,
-    { names: ids, atOnce, call: (volumeId) => csi.deleteVolume({ volumeId }, scope) },
-    scope,
-  );
-  return [{ call: "create", ...made }, { call: "read", ...read }, { call: "delete", ...remove }];
+interface Count {
+  /** Of volumes. */
+  count: number;
+  atOnce: number;
 }
 
-async function create(
-  lab: Laboratory,
-  { count, atOnce }: { count: number; atOnce: number },
-  scope: Scope,
-): Promise<Round & { ids: string[] }> {
+async function lives(lab: Laboratory, { count, atOnce }: Count): Promise<(Round & { call: string })[]> {
+  const { ids, ...made } = await create(lab, { count, atOnce });
+  return [
+    { call: "create", ...made },
+    { call: "read", ...await timed(lab, { names: [...ids, ...ids], atOnce, call: read }) },
+    { call: "delete", ...await timed(lab, { names: ids, atOnce, call: remove }) },
+  ];
+}
+
+async function create(lab: Laboratory, { count, atOnce }: Count): Promise<Round & { ids: string[] }> {
   const ids: string[] = [];
   const names = Array.from({ length: count }, (_, number) => `bench-${number}`);
-  const call = async (name: string) =>
-    ids.push((await lab.csi.createVolume(volumeNamed(name), scope)).volume?.volumeId ?? "");
-  return { ...await timed(lab, { names, atOnce, call }, scope), ids };
+  const call: Call = async (lab, name) =>
+    ids.push((await lab.csi.createVolume(volumeNamed(name), lab)).volume?.volumeId ?? "");
+  return { ...await timed(lab, { names, atOnce, call }), ids };
 }
+
+type Call = (lab: Laboratory, name: string) => Promise<unknown>;
+const read: Call = (lab, volumeId) => lab.csi.controllerGetVolume({ volumeId }, lab);
+const remove: Call = (lab, volumeId) => lab.csi.deleteVolume({ volumeId }, lab);
 
 /** Makes a call for each name, so many at once, and takes the time of each. */
 async function timed(
   lab: Laboratory,
-  { names, atOnce, call }: { names: readonly string[]; atOnce: number; call: (name: string) => Promise<unknown> },
-  { signal }: Scope,
+  { names, atOnce, call }: { names: readonly string[]; atOnce: number; call: Call },
 ): Promise<Round> {
   const rest = [...names];
   const durations: number[] = [];
   async function work(): Promise<void> {
     for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
-      throwIfAborted(signal);
+      throwIfAborted(lab.signal);
       const began = performance.now();
-      await call(name);
+      await call(lab, name);
       durations.push(performance.now() - began);
     }
   }

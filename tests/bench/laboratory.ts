@@ -4,9 +4,14 @@ import { NODE_ID, PREFIX, startController } from "../lab/driver.ts";
 import { TextLineStream } from "../lab/lines.ts";
 import { type LabProcess, startProcess } from "../lab/process.ts";
 
+/** How much is to be done, and until when. */
+export interface Scope {
+  quick: boolean;
+  signal: AbortSignal;
+}
+
 /** Simulator and controller as processes, and the ways to them. */
-export interface Laboratory extends AsyncDisposable {
-  simulator: LabProcess;
+export interface Laboratory extends Scope, AsyncDisposable {
   controller: LabProcess;
   csi: Client<typeof Controller>;
   /** Sets how long the simulator's commands take, in milliseconds; those not named take none. */
@@ -18,7 +23,7 @@ export interface Laboratory extends AsyncDisposable {
 const VERBS = ["add", "print", "remove"];
 
 /** Starts a simulator over the pool in `folder`, with room for whatever is made, and a controller. */
-export async function laboratory(folder: string): Promise<Laboratory> {
+export async function laboratory(folder: string, scope: Scope): Promise<Laboratory> {
   await using stack = new AsyncDisposableStack();
   const simulator = stack.use(await startSimulator(folder));
   const socket = `${folder}/controller.sock`;
@@ -28,7 +33,7 @@ export async function laboratory(folder: string): Promise<Laboratory> {
   const [, port] = /metricsPort=(\d+)/.exec(controller.output) ?? [];
   const all = stack.move();
   return {
-    simulator,
+    ...scope,
     controller,
     csi,
     async latency(commands) {

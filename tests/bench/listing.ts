@@ -3,9 +3,9 @@ import { STATE_FOLDER } from "../../src/simulator/pool.ts";
 import { RowFiles } from "../../src/simulator/row_files.ts";
 import type { DiskRow } from "../../src/simulator/store.ts";
 import { PREFIX } from "../lab/driver.ts";
-import { type Scope, volumeNamed } from "./calls.ts";
+import { volumeNamed } from "./calls.ts";
 import { digits, median, milliseconds, progress, table } from "./figures.ts";
-import { type Laboratory, laboratory } from "./laboratory.ts";
+import { type Laboratory, laboratory, type Scope } from "./laboratory.ts";
 import { memoryOf } from "./starting.ts";
 
 /** ListVolumes, and what else depends on how many volumes there are. */
@@ -14,7 +14,7 @@ export async function listing(folder: string, scope: Scope): Promise<string> {
   const times = scope.quick ? 2 : 5;
   await Deno.mkdir(folder);
   plant(`${folder}/pool`, count);
-  await using lab = await laboratory(folder);
+  await using lab = await laboratory(folder, scope);
   const { csi, controller } = lab;
   await csi.controllerGetVolume({ volumeId: idOf(1) }, scope); // Waits until RouterOS is connected.
   const before = await memoryOf(controller.pid);

@@ -64,8 +64,8 @@ async function serve(
   };
 }
 
-/** Stages a new volume twice: when its device is empty, and again after it was unstaged. */
-async function stageTwice(csi: Client<typeof Node>, on: { node: TestNode; commands: TimedCommands; kind: Kind }) {
+/** Stages a new volume when its device is empty, again after it was unstaged, and once more while it is staged. */
+async function stageVolume(csi: Client<typeof Node>, on: { node: TestNode; commands: TimedCommands; kind: Kind }) {
   const { node, commands, kind } = on;
   const { volumeId, stagingPath: stagingTargetPath, publishContext } = await node.volume(kind);
   const request = { volumeId, stagingTargetPath, publishContext, volumeCapability: capability(kind) };
@@ -109,9 +109,9 @@ async function main(times: number): Promise<void> {
   const rows = [["NodeStageVolume", "programs", "whole", "in programs", "beyond them", "share"]];
   for (const kind of ["ext4", "xfs", "block"] as const) {
     progress(`  ${times} × ${kind}`);
-    await stageTwice(csi, { node, commands, kind }); // Warms up.
+    await stageVolume(csi, { node, commands, kind }); // Warms up.
     const samples: Sample[][] = [];
-    for (let turn = 0; turn < times; turn++) samples.push(await stageTwice(csi, { node, commands, kind }));
+    for (let turn = 0; turn < times; turn++) samples.push(await stageVolume(csi, { node, commands, kind }));
     const whats = kind === "block" ? ["", ", again", ", repeated"] : [", empty device", ", again", ", repeated"];
     for (const [at, what] of whats.entries()) rows.push(row(kind + what, samples.flatMap((each) => each[at] ?? [])));
   }
@@ -120,7 +120,7 @@ async function main(times: number): Promise<void> {
   const note = `Medians of ${times}. A program counts from before its start until its output is read; \`true\` takes ` +
     `${
       milliseconds(cost)
-    } that way. nvme is a stand-in with loop devices; the others are the real ones. Again: after it was unstaged.`;
+    } that way. nvme is a stand-in with loop devices; the others are the real ones. Again: after it was unstaged. Repeated: while it is staged.`;
   print(table("NodeStageVolume beyond its programs", rows, { note }));
 }
 

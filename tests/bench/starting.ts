@@ -1,16 +1,15 @@
 import { pause } from "../../src/runtime/deadline.ts";
-import type { Scope } from "./calls.ts";
 import { median, milliseconds, progress, table } from "./figures.ts";
 import { startController } from "../lab/driver.ts";
 import type { LabProcess } from "../lab/process.ts";
-import { startNode, startSimulator } from "./laboratory.ts";
+import { type Scope, startNode, startSimulator } from "./laboratory.ts";
 
 type Started = Pick<LabProcess, "pid"> & AsyncDisposable;
 
 /** From starting a process to its serving, and what it holds when it has nothing to do. */
 export async function starting(folder: string, scope: Scope): Promise<string> {
   const times = scope.quick ? 2 : 9;
-  const idle = scope.quick ? 1 : 10;
+  const idle = scope.quick ? 1 : 5;
   await Deno.mkdir(folder);
   await using simulator = await startSimulator(folder);
   await Deno.mkdir(`${folder}/second`);
