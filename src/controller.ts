@@ -74,7 +74,7 @@ function volumesOf(config: Config, disks: Disks, metrics: Metrics): Volumes {
   return new Volumes({
     disks,
     capacity: new Capacity({
-      read: (pool, signal) => disks.pool(pool, signal),
+      read: (pool) => disks.pool(pool),
       ratio: config.capacityRatio,
       reserve: config.capacityReserve,
       metrics,

@@ -82,7 +82,8 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
         throw new InvalidArgument("read-only attachments are not there: mount the volume read-only");
       }
       const volume = await volumes.require(id, call.signal);
-      if (attachments.holders(id).length === 0) await volumes.prepare(volume, call.signal);
+      volumes.checkExported(volume);
+      if (attachments.holders(id).length === 0) await volumes.unmountFilesystem(volume, call.signal);
       await attachments.attach(id, { nodeId, mode: use.mode });
       return { publishContext: publishContext(volume, request, serverAddress) };
     },
@@ -111,8 +112,8 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
 
     async getCapacity(request: GetCapacityRequest, call: CallContext) {
       if (request.volumeCapabilities.some((capability) => whyUnsupported(capability))) return { availableCapacity: 0n };
-      const availableCapacity = await volumes.available(request.parameters, call.signal);
-      return { availableCapacity, maximumVolumeSize: availableCapacity, minimumVolumeSize: LEAST_SIZE };
+      const { available, largest } = await volumes.available(request.parameters, call.signal);
+      return { availableCapacity: available, maximumVolumeSize: largest, minimumVolumeSize: LEAST_SIZE };
     },
 
     async controllerExpandVolume(request: ControllerExpandVolumeRequest, call: CallContext) {

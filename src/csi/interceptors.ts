@@ -3,6 +3,7 @@ import { Stuck } from "../runtime/command.ts";
 import type { KeyedLock } from "../runtime/keyed_lock.ts";
 import { log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
+import { keyOf, volumeIdOf } from "../volumes/id.ts";
 import { statusOf } from "./status.ts";
 
 /** What a handler knows of its call besides the request. */
@@ -48,12 +49,12 @@ const changing = new Set([
 const chatty = /^(Probe|GetPlugin|.*GetCapabilities$|NodeGetVolumeStats)/;
 
 /**
- * One changing call a volume; the second is ABORTED (CSI 1.13, "Concurrency"). A program that hangs in the kernel keeps its
+ * One changing call a volume, whichever of its names it is called by; the second is ABORTED (CSI 1.13, "Concurrency"). A program that hangs in the kernel keeps its
  * volume until it ends.
  */
 export function oneAtATime(lock: KeyedLock): Interceptor {
   return (next) => (request, call) => {
-    const key = request.volumeId || request.name;
+    const key = request.volumeId ? keyOf(request.volumeId) : request.name && volumeIdOf(request.name, "short");
     if (!changing.has(call.method) || !key) return next(request, call);
     return lock.run(key, call.method, async () => {
       try {

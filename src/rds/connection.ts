@@ -36,7 +36,9 @@ export interface ConnectionOptions {
 const CHANNELS = 4;
 const QUEUE_LIMIT = 1000;
 const BACKOFF = { first: 500, last: 30_000 };
-const CHECK_DEADLINE = 5000;
+const CHECK_DEADLINE = 10_000;
+/** Milliseconds after which a connection that ends had been a good one. */
+const LASTING = 30_000;
 
 /** A script was sent and its answer did not come: whether it had an effect is not known. `cause` tells what happened. */
 export class AnswerLost extends Error {
@@ -117,7 +119,8 @@ export class Connection {
       return answer;
     } catch (error) {
       if (result !== "lost") throw error;
-      if (deadline.signal.aborted) this.#checking ??= this.#check(transport);
+      // A caller who leaves says nothing about the server.
+      if (deadline.signal.aborted && !job.signal?.aborted) this.#checking ??= this.#check(transport);
       throw new AnswerLost(error instanceof DriverError ? error : new Unreachable(messageOf(error), { cause: error }));
     } finally {
       this.#options.metrics?.sshCommands.inc({ kind: job.kind, result });
@@ -159,7 +162,10 @@ export class Connection {
   /** The transport, once it stands and is not in doubt. Waits for an attempt under way, fails fast between attempts. */
   async #ready(signal?: AbortSignal): Promise<Transport> {
     await abortable(this.#checking ?? Promise.resolve(), signal);
-    if (!this.#transport && !this.#lastError) await abortable(this.#attempt.promise, signal);
+    if (!this.#transport && !this.#lastError) {
+      using deadline = new Deadline(this.#options.queueDeadline ?? 30_000, "the connection to RouterOS", signal);
+      await abortable(this.#attempt.promise, deadline.signal);
+    }
     if (this.#transport) return this.#transport;
     throw this.#lastError ?? new Unreachable("RouterOS is not connected; try again");
   }
@@ -181,23 +187,23 @@ export class Connection {
     const stop = this.#stop.signal;
     for (let failures = 0; !stop.aborted;) {
       try {
-        using deadline = new Deadline(this.#options.connectDeadline ?? 15_000, "RouterOS (connecting)", stop);
-        const transport = await this.#options.connect(deadline.signal);
+        const transport = await this.#connect(stop);
+        const since = Date.now();
         this.#connected(transport);
-        failures = 0;
         await transport.closed;
-        this.#disconnected();
+        failures = Date.now() - since < LASTING ? failures + 1 : 0;
+        this.#disconnected(failures);
       } catch (error) {
         if (!stop.aborted) this.#failed(error as Error, failures++);
       }
-      await pause(this.#backoff(failures), stop).catch(() => {});
+      await pause(backoff(failures, (this.#options.random ?? Math.random)()), stop).catch(() => {});
       if (!stop.aborted) this.#lastError = undefined;
     }
   }
 
-  #backoff(failures: number): number {
-    const most = Math.min(BACKOFF.last, BACKOFF.first * 2 ** failures);
-    return failures === 0 ? 0 : most * (this.#options.random ?? Math.random)();
+  async #connect(stop: AbortSignal): Promise<Transport> {
+    using deadline = new Deadline(this.#options.connectDeadline ?? 15_000, "RouterOS (connecting)", stop);
+    return await this.#options.connect(deadline.signal);
   }
 
   #connected(transport: Transport): void {
@@ -207,10 +213,12 @@ export class Connection {
     log.info("connected to RouterOS");
   }
 
-  #disconnected(): void {
+  #disconnected(failures: number): void {
+    if (this.#stop.signal.aborted) return;
     this.#transport = undefined;
     this.#attempt = Promise.withResolvers();
-    if (!this.#stop.signal.aborted) log.warn("the connection to RouterOS has ended; connecting again");
+    if (failures > 1) this.#lastError = new Unreachable("RouterOS ends connections soon after it took them; try again");
+    log[failures > 1 ? "debug" : "warn"]("the connection to RouterOS has ended; connecting again");
   }
 
   #failed(error: Error, failures: number): void {
@@ -223,6 +231,14 @@ export class Connection {
     if (failures === 0) log.warn(sentence, { error });
     else log.debug(sentence, { error, failures });
   }
+}
+
+/**
+ * Milliseconds to wait after so many failures in a row: up to 1 s after the first, doubling up to 30 s, with full jitter.
+ * @param random from 0 to 1
+ */
+export function backoff(failures: number, random: number): number {
+  return failures === 0 ? 0 : Math.min(BACKOFF.last, BACKOFF.first * 2 ** failures) * random;
 }
 
 /** What stands before the sentinel line; undefined without one, which means that the script did not reach its end. */

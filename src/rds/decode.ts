@@ -7,8 +7,8 @@ export interface Disk {
   type: string;
   /** Without a leading slash: `/disk` shows one, `/file` does not. */
   file: string;
-  /** Bytes; of a file disk only. */
-  size: bigint;
+  /** Bytes; undefined where RouterOS shows none, or nothing that can be read. */
+  size: bigint | undefined;
   nqn: string;
   port: number;
   exported: boolean;
@@ -51,7 +51,7 @@ function decodeDisk(row: Row): Disk {
     slot: textOf(row, "slot"),
     type: textOf(row, "type"),
     file: textOf(row, "file-path").replace(/^\//, ""),
-    size: row["type"] === "file" ? bytesOf(row, "size") : 0n,
+    size: bytesIn(textOf(row, "size")),
     nqn: textOf(row, "nvme-tcp-server-nqn"),
     port: Number(row["nvme-tcp-server-port"] ?? 0),
     exported: truthOf(row, "nvme-tcp-export"),
@@ -80,9 +80,14 @@ function truthOf(row: Row, name: string): boolean {
   return value === true || value === "yes" || value === "true";
 }
 
-/** A number of bytes: a JSON number (perhaps `2048.000000`), or digits in a string (perhaps with blanks in between). */
+/** Bytes: a JSON number (perhaps `2048.000000`), or digits in a string (perhaps with blanks in between). */
+function bytesIn(text: string): bigint | undefined {
+  const digits = text.replaceAll(" ", "").replace(/\.0+$/, "");
+  return /^\d+$/.test(digits) ? BigInt(digits) : undefined;
+}
+
 function bytesOf(row: Row, name: string): bigint {
-  const text = textOf(row, name).replaceAll(" ", "").replace(/\.0+$/, "");
-  if (/^\d+$/.test(text)) return BigInt(text);
+  const bytes = bytesIn(textOf(row, name));
+  if (bytes !== undefined) return bytes;
   throw new RouterOsError(`RouterOS shows '${textOf(row, name)}' as ${name} of '${textOf(row, "slot")}': not bytes`);
 }

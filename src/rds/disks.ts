@@ -1,7 +1,7 @@
-import { NotFound } from "../runtime/errors.ts";
+import { AlreadyExists, FailedPrecondition, InvalidArgument, messageOf, Unreachable } from "../runtime/errors.ts";
 import { AnswerLost, type Connection } from "./connection.ts";
 import { decodeDisks, decodePool, type Disk, type Pool } from "./decode.ts";
-import { RouterOsError } from "./errors.ts";
+import { isRefusal, RouterOsError } from "./errors.ts";
 import { escapeRegExp, join, ros, type Script } from "./script.ts";
 import { Settling } from "./settling.ts";
 import { MergedReads } from "./merged_reads.ts";
@@ -9,6 +9,8 @@ import { MergedReads } from "./merged_reads.ts";
 /** What a row must be to be ours: every changing script proves it inside RouterOS before it changes anything. */
 export interface Target {
   slot: string;
+  /** One and the same for all names of the volume: what is unanswered is noted under it. */
+  key: string;
   /** The only paths that its file may have, without leading slash. */
   files: readonly string[];
   /** Its NQN in generation 0; a row in any later generation is the same volume. */
@@ -60,9 +62,23 @@ export class Disks {
     this.#reads = new MergedReads((slots) => this.#readSlots(slots), (disk) => disk.slot);
   }
 
-  /** The disk in that slot, whoever owns it; undefined only when RouterOS said that there is none. */
-  get(slot: string, signal?: AbortSignal): Promise<Disk | undefined> {
-    return this.#reads.get(slot, signal);
+  /**
+   * The disk in that slot, whoever owns it; undefined only when RouterOS said that there is none.
+   * @throws {FailedPrecondition} when two disks have it
+   */
+  async get(slot: string, signal?: AbortSignal): Promise<Disk | undefined> {
+    checkSlot(slot); // Before it joins others: one that is refused must not take theirs along.
+    const [disk, second] = await this.#reads.get(slot, signal);
+    if (!second) return disk;
+    throw new FailedPrecondition(
+      `two disks on RouterOS have the slot '${slot}': find out with '/disk print detail' which is the right one, and ` +
+        "remove the other row (not its file)",
+    );
+  }
+
+  /** Returns when nothing that was sent for the volume can still take effect unseen. @throws {Busy} while it can */
+  settle(target: Target, signal?: AbortSignal): Promise<void> {
+    return this.#settling.settle(target.key, () => this.#look(target, anyOf(target), signal));
   }
 
   /** All file disks whose NQN starts with `nqnPrefix`. */
@@ -71,42 +87,43 @@ export class Disks {
     return decodeDisks(await this.#read("list", "list the volumes", () => print(where), signal));
   }
 
-  /** The pool mounted at `mountPoint`. @throws {NotFound} when RouterOS shows none */
+  /** The pool mounted at `mountPoint`. @throws {FailedPrecondition} when RouterOS shows none */
   async pool(mountPoint: string, signal?: AbortSignal): Promise<Pool> {
     const files = ros`(type=file and file-path~${`^/?${escapeRegExp(mountPoint)}/`})`;
     const where = ros`mount-point=${mountPoint} or ${files}`;
     const text = await this.#read("pool", `read the pool ${mountPoint}`, () => print(where), signal);
     const pool = decodePool(text, mountPoint);
     if (pool) return pool;
-    throw new NotFound(
+    throw new FailedPrecondition(
       `RouterOS shows no disk mounted at '${mountPoint}': the first part of --rds-volume-base-path must be the ` +
         "mount point of the pool ('/disk print')",
     );
   }
 
   /** Adds the disk unless anything of it (slot, file, NQN) is there already; shows what is there afterwards. */
-  create(disk: NewDisk, signal?: AbortSignal): Promise<Found> {
+  async create(disk: NewDisk, signal?: AbortSignal): Promise<Found> {
     const { target } = disk;
-    const slots = [target.slot, ...(disk.otherSlot ? [disk.otherSlot] : [])];
-    const taken = join(
-      [...slots.map((slot) => ros`slot=${slot}`), atPath(disk.file), withNqn(target.nqn)],
-      " or ",
-    );
-    const add = ros`/disk/add type=file file-path=${
-      "/" + disk.file
-    } file-size=${disk.size} slot=${target.slot} mount-filesystem=no`;
-    const options =
-      ros`nvme-tcp-export=yes nvme-tcp-server-port=${disk.port} nvme-tcp-server-nqn=${target.nqn} comment=${disk.comment}`;
+    const slots = [target.slot, ...(disk.otherSlot ? [disk.otherSlot] : [])].map((slot) => ros`slot=${slot}`);
+    const taken = join([...slots, atPath(disk.file), withNqn(target.nqn)], " or ");
     const count = ros`([:len [/disk/find where ${taken}]] + [:len [/file/find where name=${disk.file}]])`;
-    return this.#change({
-      kind: "create",
-      doing: `create the volume ${target.slot}`,
-      target,
-      deadline: this.#deadlines.create,
-      script: ros`:if (${count} = 0) do={${add} ${options}}; ${look(taken, target.files)}`,
-      seen: (found) => found.disks.length > 0,
-      signal,
-    });
+    try {
+      return await this.#change({
+        kind: "create",
+        doing: `create the volume ${target.slot}`,
+        target,
+        deadline: this.#deadlines.create,
+        change: ros`:if (${count} = 0) do={${add(disk)}}`,
+        look: look(taken, target.files),
+        seen: (found) => found.disks.length > 0,
+        signal,
+      });
+    } catch (error) {
+      if (!(error instanceof AlreadyExists)) throw error;
+      // Somebody was quicker between the count and the add: what is there decides.
+      const found = await this.#look(target, taken, signal);
+      if (found.disks.length > 0) return found;
+      throw new Unreachable(`${error.message}; and yet RouterOS shows no such disk`, { cause: error });
+    }
   }
 
   /** Ends the export, removes the row if it is ours, and the file once no row has it. Shows what is left. */
@@ -124,22 +141,30 @@ export class Disks {
       doing: `delete the volume ${target.slot}`,
       target,
       deadline: this.#deadlines.remove,
-      script: join([row, ...files, look(ros`slot=${target.slot}`, target.files)], ";"),
+      change: join([row, ...files], ";"),
+      look: look(join([ros`slot=${target.slot}`, ...target.files.map(atPath)], " or "), target.files),
       seen: (found) => found.disks.length === 0 && found.files === 0,
       signal,
     });
   }
 
-  /** Grows the disk if it is ours and smaller than `size` bytes: the comparison is RouterOS' own. */
+  /**
+   * Grows the disk if it is ours and smaller than `size` bytes: the comparison is RouterOS' own, between numbers, and what
+   * is no number is not touched.
+   */
   resize(target: Target, size: bigint, signal?: AbortSignal): Promise<Found> {
-    const smaller = join([ours(target), ros`size<${size}`], " and ");
+    const mine = ours(target);
+    const have = ros`:local have [:tonum [/disk/get [/disk/find where ${mine}] size]]`;
+    const isSmaller = ros`([:typeof $have] = "num") and ($have < ${size})`;
+    const grow = ros`:if (${isSmaller}) do={/disk/set [/disk/find where ${mine}] file-size=${size}}`;
     return this.#change({
       kind: "resize",
       doing: `grow the volume ${target.slot} to ${size} bytes`,
       target,
       deadline: this.#deadlines.resize,
-      script: ros`/disk/set [/disk/find where ${smaller}] file-size=${size}; ${look(ros`slot=${target.slot}`, [])}`,
-      seen: (found) => found.disks.every((disk) => disk.size >= size),
+      change: ros`:if ([:len [/disk/find where ${mine}]] = 1) do={${have}; ${grow}}`,
+      look: look(ros`slot=${target.slot}`, []),
+      seen: (found) => found.disks.every((disk) => (disk.size ?? 0n) >= size),
       signal,
     });
   }
@@ -151,36 +176,47 @@ export class Disks {
       doing: `set mount-filesystem=no on the volume ${target.slot}`,
       target,
       deadline: this.#deadlines.resize,
-      script: ros`/disk/set [/disk/find where ${ours(target)}] mount-filesystem=no; ${
-        look(ros`slot=${target.slot}`, [])
-      }`,
+      change: ros`/disk/set [/disk/find where ${ours(target)}] mount-filesystem=no`,
+      look: look(ros`slot=${target.slot}`, []),
       seen: (found) => found.disks.every((disk) => !disk.mountFilesystem),
       signal,
     });
   }
 
-  async #change(change: {
+  /**
+   * Changes something and looks at what is there then. Between the two the script says that the change is done, so that a
+   * refusal (nothing was done) can be told from everything else. Whatever may have had an effect is {@linkcode Unreachable}
+   * or its like, which no caller takes for a final answer, and is noted until it is seen.
+   */
+  async #change(job: {
     kind: string;
     doing: string;
     target: Target;
     deadline: number;
-    script: Script;
+    change: Script;
+    look: Script;
     seen: (found: Found) => boolean;
     signal: AbortSignal | undefined;
   }): Promise<Found> {
-    const { kind, doing, target, deadline, signal } = change;
-    await this.#settling.settle(target.slot, () => this.#lookAgain(target, signal));
+    const { kind, doing, target, deadline, signal } = job;
+    await this.settle(target, signal);
+    const script = ros`${job.change}; :put ${CHANGED}; ${job.look}`;
     try {
-      return decodeFound(await this.#connection.run({ kind, doing, deadline, signal, script: () => change.script }));
+      const text = await this.#connection.run({ kind, doing, deadline, signal, script: () => script });
+      const [first = "", ...rest] = text.split("\n");
+      if (first !== CHANGED) throw new RouterOsError(`RouterOS answered '${text.slice(0, 200)}' when told to ${doing}`);
+      return decodeFound(rest.join("\n"));
     } catch (error) {
-      if (!(error instanceof AnswerLost)) throw error;
-      this.#settling.expect(target.slot, { doing, longest: 2 * deadline, seen: change.seen });
-      throw error.cause;
+      const lost = error instanceof AnswerLost;
+      const isDone = messageOf(error).includes(CHANGED);
+      if (!lost && isRefusal(error) && !isDone) throw error;
+      const why = lost ? "" : ` (it said: ${messageOf(error)})`;
+      this.#settling.expect(target.key, { doing: doing + why, longest: 2 * deadline, seen: job.seen });
+      throw lost ? error.cause : new Unreachable(`${messageOf(error)}; try again`, { cause: error });
     }
   }
 
-  async #lookAgain(target: Target, signal: AbortSignal | undefined): Promise<Found> {
-    const where = join([ros`slot=${target.slot}`, ...target.files.map(atPath), withNqn(target.nqn)], " or ");
+  async #look(target: Target, where: Script, signal: AbortSignal | undefined): Promise<Found> {
     const doing = `look what became of the volume ${target.slot}`;
     return decodeFound(await this.#read("look", doing, () => look(where, target.files), signal));
   }
@@ -197,6 +233,26 @@ export class Disks {
       throw error instanceof AnswerLost ? error.cause : error;
     }
   }
+}
+
+/** What a script prints between its change and its look. */
+const CHANGED = "rds-csi-changed";
+
+/** CSI 1.13, "Size Limits": ids have at most 128 bytes. */
+const LONGEST_SLOT = 128;
+
+function checkSlot(slot: string): void {
+  ros`slot=${slot}`;
+  if (slot.length <= LONGEST_SLOT) return;
+  throw new InvalidArgument(
+    `an id of ${slot.length} characters is over the limit of ${LONGEST_SLOT}: it is no volume's`,
+  );
+}
+
+function add({ file, size, target, port, comment }: NewDisk): Script {
+  const place = ros`type=file file-path=${"/" + file} file-size=${size} slot=${target.slot} mount-filesystem=no`;
+  const shown = ros`nvme-tcp-export=yes nvme-tcp-server-port=${port} nvme-tcp-server-nqn=${target.nqn}`;
+  return ros`/disk/add ${place} ${shown} comment=${comment}`;
 }
 
 function print(where: Script): Script {
@@ -221,6 +277,11 @@ function decodeFound(text: string): Found {
 function ours(target: Target): Script {
   const files = join(target.files.map(atPath), " or ");
   return ros`slot=${target.slot} and type=file and (${files}) and ${withNqn(target.nqn)}`;
+}
+
+/** Every row that has anything of the volume. */
+function anyOf(target: Target): Script {
+  return join([ros`slot=${target.slot}`, ...target.files.map(atPath), withNqn(target.nqn)], " or ");
 }
 
 /** The same file has a leading slash in `/disk` on some versions and none on others. */

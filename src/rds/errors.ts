@@ -1,7 +1,6 @@
 import {
   AlreadyExists,
-  Cancelled,
-  type DriverError,
+  DriverError,
   FailedPrecondition,
   InvalidArgument,
   NoSpace,
@@ -18,6 +17,9 @@ type Kind = new (message: string, options?: ErrorOptions) => DriverError;
 
 /** RouterOS is at work with the thing, or something on RouterOS uses it: the same request may succeed later. */
 export class RouterOsBusy extends Unreachable {}
+
+/** RouterOS broke the command off: what it had done until then is not known. */
+export class Interrupted extends Unreachable {}
 
 /** A row went away between its look-up and its use. Not a proof that the volume is gone: it must be read again. */
 export class RouterOsChanged extends Unreachable {}
@@ -36,7 +38,12 @@ const table: [pattern: RegExp, kind: Kind, remedy: string][] = [
     "give the group of the driver's RouterOS user the policies ssh, read and write",
   ],
   [/can not do that|could not unmount|stop using it first|\bin use\b|\bbusy\b/i, RouterOsBusy, "try again later"],
-  [/interrupted/i, Cancelled, "RouterOS broke the command off; try again"],
+  [/interrupted/i, Interrupted, "RouterOS broke the command off; try again"],
+  [
+    /invalid value for argument slot/i,
+    FailedPrecondition,
+    "this RouterOS takes slots of 32 characters at most: use --volume-ids=short",
+  ],
   [
     /input does not match any value of|bad parameter|expected end of command|bad command name/i,
     Unsupported,
@@ -49,11 +56,16 @@ const table: [pattern: RegExp, kind: Kind, remedy: string][] = [
 export function routerOsError(text: string, doing: string): DriverError | RouterOsError {
   const said = text.trim().replaceAll(/\s*\r?\n\s*/g, " | ");
   for (const [pattern, Kind, remedy] of table) {
-    if (pattern.test(said)) return new Kind(`RouterOS refused to ${doing}: '${said}'; ${remedy}`);
+    if (pattern.test(said)) return new Kind(`RouterOS did not ${doing}: '${said}'; ${remedy}`);
   }
   return new RouterOsError(
     said === ""
       ? `RouterOS ended the answer to '${doing}' without saying whether it was done; try again`
       : `RouterOS failed to ${doing}: '${said}'`,
   );
+}
+
+/** Whether an error says for sure that RouterOS did nothing of what it was told. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof DriverError && !(error instanceof Interrupted);
 }

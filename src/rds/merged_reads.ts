@@ -7,7 +7,7 @@ import { abortable, throwIfAborted } from "../runtime/deadline.ts";
 export class MergedReads<T> {
   readonly #readAll: (keys: () => readonly string[]) => Promise<T[]>;
   readonly #keyOf: (thing: T) => string;
-  #waiting: { keys: Set<string>; answer: Promise<Map<string, T>> } | undefined;
+  #waiting: Batch<T> | undefined;
 
   /**
    * @param readAll sends one query; it calls `keys` at the moment of sending, and from then on nobody joins
@@ -18,27 +18,33 @@ export class MergedReads<T> {
     this.#keyOf = keyOf;
   }
 
-  /** The thing with that key, or undefined when the query showed none. Rejects as the query does. */
-  async get(key: string, signal?: AbortSignal): Promise<T | undefined> {
+  /** The things with that key: none when the query showed none. Rejects as the query does. */
+  async get(key: string, signal?: AbortSignal): Promise<T[]> {
     throwIfAborted(signal);
     if (this.#waiting && this.#waiting.keys.size >= LIMIT) this.#waiting = undefined;
     const batch = this.#waiting ??= this.#open();
     batch.keys.add(key);
-    return (await abortable(batch.answer, signal)).get(key);
+    return (await abortable(batch.answer, signal)).get(key) ?? [];
   }
 
-  #open(): { keys: Set<string>; answer: Promise<Map<string, T>> } {
+  #open(): Batch<T> {
     const keys = new Set<string>();
-    const batch = { keys, answer: Promise.resolve(new Map<string, T>()) };
+    const batch: Batch<T> = { keys, answer: Promise.resolve(new Map()) };
     const close = () => {
       if (this.#waiting === batch) this.#waiting = undefined;
       return [...keys];
     };
     batch.answer = Promise.resolve().then(() => this.#readAll(close)).finally(close)
-      .then((things) => new Map(things.map((thing) => [this.#keyOf(thing), thing])));
+      .then((things) => Map.groupBy(things, this.#keyOf));
     batch.answer.catch(() => {});
     return batch;
   }
+}
+
+/** Reads that go out together. */
+interface Batch<T> {
+  keys: Set<string>;
+  answer: Promise<Map<string, T[]>>;
 }
 
 /** Keys in one query: a line of some 5,000 characters. */

@@ -21,6 +21,7 @@ export class Settling<State> {
   }
 
   expect(key: string, change: Unanswered<State>): void {
+    for (const [other, { until }] of this.#unanswered) if (until <= this.#now()) this.#unanswered.delete(other);
     this.#unanswered.set(key, { ...change, until: this.#now() + change.longest });
   }
 

@@ -121,10 +121,12 @@ function collect(
   const chunks: Uint8Array[] = [];
   let exited = false;
   const onAbort = () => channel.close();
+  if (signal.aborted) channel.close();
   signal.addEventListener("abort", onAbort, { once: true });
   channel.on("data", (chunk: Uint8Array) => chunks.push(chunk));
   channel.stderr.on("data", (chunk: Uint8Array) => chunks.push(chunk));
-  channel.on("exit", () => exited = true);
+  // Without a code the command was ended by a signal, and nobody knows how far it came.
+  channel.on("exit", (code: number | null) => exited = code !== null);
   channel.on("error", (error: Error) => done.reject(new Unreachable(`the channel failed: ${error.message}`)));
   channel.on("close", () => {
     signal.removeEventListener("abort", onAbort);
@@ -174,6 +176,7 @@ async function readPrivateKey(path: string): Promise<string> {
 async function readHostKeys(path: string): Promise<string[]> {
   try {
     return (await Deno.readTextFile(path)).split("\n")
+      .filter((line) => !/^\s*[#@]/.test(line)) // Comments, and known_hosts' marks for keys that were revoked.
       .flatMap((line) => /(?:^|\s)(?:ssh-|ecdsa-)\S+\s+([A-Za-z0-9+/]+=*)/.exec(line)?.[1] ?? []);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];

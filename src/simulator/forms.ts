@@ -24,6 +24,8 @@ export const commands: Forms = {
     put: one,
     len: one,
     tostr: one,
+    tonum: one,
+    typeof: one,
     error: one,
     local: { unnamed: 2 },
     set: { unnamed: 2 },

@@ -1,6 +1,6 @@
 import { compute, namesIn } from "./conditions.ts";
 import { commandName, ConsoleError, type Expression, type Statement } from "./syntax.ts";
-import { concatenate, jsonOf, lengthOf, literal, textOf, truthOf, type Value } from "./values.ts";
+import { concatenate, jsonOf, lengthOf, literal, numberIn, textOf, truthOf, typeName, type Value } from "./values.ts";
 import type { Call, Menus, RowTest } from "./menus/menu.ts";
 
 /** Commands that one line may run: an end for loops within loops. */
@@ -189,6 +189,10 @@ class Interpreter {
         throw new ConsoleError(textOf(value));
       case "len":
         return lengthOf(value);
+      case "tonum":
+        return typeof value === "number" ? value : numberIn(textOf(value));
+      case "typeof":
+        return typeName(value);
       default:
         return textOf(value);
     }

@@ -39,6 +39,13 @@ export function numberIn(text: string): number | undefined {
   return Number.isSafeInteger(number) ? number : undefined;
 }
 
+/** What `:typeof` says. */
+export function typeName(value: Value): string {
+  if (value === undefined) return "nil";
+  if (typeof value === "object") return "array";
+  return typeof value === "number" ? "num" : typeof value === "boolean" ? "bool" : "str";
+}
+
 /** What a word without quotes means in a calculation. */
 export function literal(word: string): Value {
   return word === "true" ? true : word === "false" ? false : numberIn(word) ?? word;

@@ -14,6 +14,11 @@ export function volumeIdOf(name: string, form: IdForm): string {
   return `pvc-${[[0, 8], [8, 12], [12, 16], [16, 20], [20, 32]].map(([a, b]) => digits.slice(a, b)).join("-")}`;
 }
 
+/** One key for all ids that a volume may have: those of both forms of one name agree in their digits. */
+export function keyOf(id: string): string {
+  return uuidName.test(id) ? volumeIdOf(id, "short") : id;
+}
+
 /** The id that the other form gives for the same name: a volume may have been made under it. */
 export function otherIdOf(name: string, form: IdForm): string {
   return volumeIdOf(name, form === "short" ? "legacy" : "short");

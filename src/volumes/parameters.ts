@@ -110,7 +110,7 @@ export function readParameters(given: Readonly<Record<string, string>>, serverAd
   return {
     base: given["volumePath"] ? basePath(given["volumePath"]) : undefined,
     nvmePort: Number(value("nvmePort", "4420")),
-    claim: claim && `${namespace}/${claim}`,
+    claim: claim && [namespace, claim].filter(Boolean).join("/"),
     context: {
       rdsAddress,
       nvmeAddress: value("nvmeAddress", rdsAddress),

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { isVolumeId } from "../nvme/nqn.ts";
-import { InvalidArgument, NoSpace, OutOfRange, StartOver } from "../runtime/errors.ts";
+import { AlreadyExists, InvalidArgument, NoSpace, OutOfRange, StartOver, Unreachable } from "../runtime/errors.ts";
 import { Capacity, left } from "./capacity.ts";
 import { otherIdOf, volumeIdOf } from "./id.ts";
 import { parameters, readParameters } from "./parameters.ts";
@@ -127,20 +127,56 @@ Deno.test("left() counts every promise, bounds it by what is free, and keeps the
   assertEquals(left({ size: 100n, free: 100n, promised: 30n }, { ratio: 1.5, reserve: 20n }), 100n);
 });
 
-Deno.test("Capacity.take() asks RouterOS once while there is room, and again before it says no", async () => {
-  let reads = 0;
-  let now = 0;
+/** A capacity over a pool that the test can change, and how often it was read. */
+function capacityOf(pool: { size: bigint; free: bigint; promised: bigint }) {
+  const state = { reads: 0, now: 0 };
+  const read = () => (state.reads++, Promise.resolve({ ...pool }));
+  return { state, capacity: new Capacity({ read, ratio: 1, reserve: 0n, now: () => state.now }) };
+}
+
+const nothing = () => Promise.resolve();
+
+Deno.test("Capacity.keep() asks RouterOS once while there is room, and again before it says no", async () => {
   const pool = { size: 100n, free: 100n, promised: 40n };
-  const read = () => (reads++, Promise.resolve({ ...pool }));
-  const capacity = new Capacity({ read, ratio: 1, reserve: 0n, now: () => now });
-  await capacity.take("p", 25n);
-  await capacity.take("p", 25n);
-  assertEquals(reads, 1);
+  const { capacity, state } = capacityOf(pool);
+  const keep = (id: string, bytes: bigint) => capacity.keep({ pool: "p", id, bytes }, nothing);
+  await keep("a", 25n);
+  await keep("b", 25n);
+  await keep("b", 25n);
+  assertEquals(state.reads, 1);
   pool.promised = 90n;
-  await assertRejects(() => capacity.take("p", 25n), NoSpace, "10 can still be promised");
-  assertEquals(reads, 2);
-  await assertRejects(() => capacity.take("p", 101n), OutOfRange, "more than the pool");
-  now = 60_001;
-  await capacity.take("p", 5n);
-  assertEquals(reads, 4);
+  state.now = 10;
+  await assertRejects(() => keep("c", 25n), NoSpace, "10 can still be promised");
+  assertEquals(state.reads, 2);
+  await assertRejects(() => keep("d", 101n), OutOfRange, "more than the pool");
+  state.now = 60_011;
+  await keep("e", 5n);
+  assertEquals(state.reads, 4);
+});
+
+Deno.test("Capacity.keep() never promises twice what is asked for at once, whatever RouterOS shows meanwhile", async () => {
+  const pool = { size: 100n, free: 100n, promised: 0n };
+  const { capacity, state } = capacityOf(pool);
+  const gate = Promise.withResolvers<void>();
+  const keep = (id: string, work: () => Promise<void>) => capacity.keep({ pool: "p", id, bytes: 30n }, work);
+  const asked = Array.from({ length: 8 }, (_, n) => keep(`v${n}`, () => gate.promise));
+  const outcomes = Promise.allSettled(asked);
+  state.now = 1;
+  await capacity.available("p");
+  await assertRejects(() => keep("late", nothing), NoSpace);
+  gate.resolve();
+  assertEquals((await outcomes).filter(({ status }) => status === "fulfilled").length, 3);
+});
+
+Deno.test("Capacity.keep() keeps the room of what may still come into being, and no other", async () => {
+  const pool = { size: 100n, free: 100n, promised: 0n };
+  const { capacity, state } = capacityOf(pool);
+  const fail = (id: string, error: Error) => capacity.keep({ pool: "p", id, bytes: 60n }, () => Promise.reject(error));
+  await assertRejects(() => fail("refused", new AlreadyExists("taken")));
+  assertEquals((await capacity.available("p")).available, 100n);
+  await assertRejects(() => fail("lost", new Unreachable("cut")));
+  state.now = 1;
+  assertEquals((await capacity.available("p")).available, 40n);
+  state.now = 120_002;
+  assertEquals((await capacity.available("p")).available, 100n);
 });

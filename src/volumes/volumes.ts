@@ -3,15 +3,20 @@ import type { Disk } from "../rds/decode.ts";
 import type { Disks, Found, Target } from "../rds/disks.ts";
 import {
   AlreadyExists,
+  Busy,
+  Cancelled,
   FailedPrecondition,
   InvalidArgument,
+  isRetriable,
+  messageOf,
   NoSpace,
   NotFound,
   OutOfRange,
   Unreachable,
 } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
 import type { Capacity } from "./capacity.ts";
-import { type IdForm, otherIdOf, volumeIdOf } from "./id.ts";
+import { type IdForm, keyOf, otherIdOf, volumeIdOf } from "./id.ts";
 import { readParameters, type Wishes } from "./parameters.ts";
 import { poolOf, volumeFile } from "./path.ts";
 import { sizeFits, sizeForNew, type SizeRange } from "./size.ts";
@@ -40,7 +45,7 @@ export interface CreateRequest {
 
 /** Settings of {@linkcode Volumes}. */
 export interface VolumesOptions {
-  disks: Pick<Disks, "get" | "list" | "create" | "remove" | "resize" | "unmountFilesystem">;
+  disks: Pick<Disks, "get" | "list" | "settle" | "create" | "remove" | "resize" | "unmountFilesystem">;
   capacity: Capacity;
   /** The managed NQN prefix. */
   prefix: string;
@@ -51,12 +56,16 @@ export interface VolumesOptions {
   now?: () => number;
 }
 
+/** Milliseconds after which a file without a disk is nobody's work in progress. */
+const STRAY_AFTER = 60_000;
+
 /** Milliseconds that a list may serve for its next pages, so that paging through it asks RouterOS once. */
 const LIST_FRESH = 30_000;
 
 /** The volumes on RouterOS. Every call may be repeated; each is one round trip. */
 export class Volumes {
   readonly #options: VolumesOptions;
+  readonly #strays = new Map<string, number>();
   #listed: { at: number; volumes: Volume[] } | undefined;
 
   constructor(options: VolumesOptions) {
@@ -68,34 +77,47 @@ export class Volumes {
     request: CreateRequest,
     signal?: AbortSignal,
   ): Promise<{ volume: Volume; context: Record<string, string> }> {
-    const { prefix, idForm, serverAddress } = this.#options;
     if (request.name === "") throw new InvalidArgument("the volume has no name: give one");
-    const wishes = readParameters(request.parameters, serverAddress);
+    const wishes = readParameters(request.parameters, this.#options.serverAddress);
     const base = this.#base(wishes);
-    const [id, otherId] = [volumeIdOf(request.name, idForm), otherIdOf(request.name, idForm)];
     const size = sizeForNew(request.range);
+    const volume = await this.#make({ request, wishes, base, size }, signal);
+    const { nqn, file, port } = volume;
+    return { volume, context: { ...wishes.context, volumePath: `/${file}`, nvmePort: String(port), nqn } };
+  }
+
+  async #make(
+    { request, wishes, base, size }: { request: CreateRequest; wishes: Wishes; base: string; size: bigint },
+    signal?: AbortSignal,
+  ): Promise<Volume> {
+    const { disks, capacity, prefix, idForm } = this.#options;
+    const [id, otherId] = [volumeIdOf(request.name, idForm), otherIdOf(request.name, idForm)];
     const file = volumeFile(base, id);
-    await this.#takeRoom(base, size, [id, otherId], signal);
-    const target = { slot: id, files: [file], nqn: nqnOf(prefix, id) };
-    const comment = ["rds-csi", wishes.claim].filter(Boolean).join(" ").slice(0, 128);
-    const found = await this.#options.disks.create(
-      { target, file, size, port: wishes.nvmePort, comment, otherSlot: otherId },
-      signal,
-    );
-    const volume = this.#made(found, { ids: [id, otherId], range: request.range, file });
-    return { volume, context: { ...wishes.context, volumePath: `/${volumeFile(base, volume.id)}`, nqn: volume.nqn } };
+    const target = { slot: id, key: keyOf(id), files: [file], nqn: nqnOf(prefix, id) };
+    const comment = ["rds-csi", wishes.claim].filter(Boolean).join(" ").replaceAll(/[^\x20-\x7e]/g, "?").slice(0, 128);
+    const add = () => disks.create({ target, file, size, port: wishes.nvmePort, comment, otherSlot: otherId }, signal);
+    const found = await disks.settle(target, signal) // Before anything is refused: it may be there already.
+      .then(() => capacity.keep({ pool: poolOf(base), id: target.key, bytes: size }, add, signal))
+      .catch(async (error) => {
+        if (!(error instanceof NoSpace || error instanceof OutOfRange)) throw error;
+        const existing = await Promise.all([id, otherId].map((id) => disks.get(id, signal)));
+        if (!existing.some((disk) => disk)) throw error;
+        return await add();
+      })
+      .catch(withoutForgetting);
+    return this.#made(found, { ids: [id, otherId], range: request.range, file });
   }
 
   /** Removes export, row and file, and proves that they are gone. A volume that is not there is fine. */
   async delete(id: string, signal?: AbortSignal): Promise<void> {
     if (!isVolumeId(id)) return await this.#refuseForeign(id, signal);
     const found = await this.#options.disks.remove(this.#target(id), signal);
-    const rest = found.disks[0];
-    if (rest && !this.#ours(rest)) throw foreign(rest);
-    if (rest || found.files > 0) {
-      throw new Unreachable(
-        `RouterOS still shows ${rest ? "the disk" : "the file"} of ${id} after deleting it; try again`,
-      );
+    const other = found.disks.find((disk) => disk.slot !== id || !this.#ours(disk));
+    if (other) throw foreign(other);
+    if (found.disks.length > 1) throw severalDisks(found.disks);
+    if (found.disks.length > 0 || found.files > 0) {
+      const what = found.disks.length > 0 ? "the disk" : "the file";
+      throw new Unreachable(`RouterOS still shows ${what} of ${id} after deleting it; try again`);
     }
   }
 
@@ -106,8 +128,7 @@ export class Volumes {
       await this.#refuseForeign(id, signal);
       throw missing(id);
     }
-    await this.#takeRoomToGrow(id, wanted, signal);
-    const [disk] = (await this.#options.disks.resize(this.#target(id), wanted, signal)).disks;
+    const [disk] = (await this.#grow(id, wanted, signal)).disks;
     if (!disk) throw missing(id);
     const volume = this.#volume(disk);
     if (!volume) throw foreign(disk);
@@ -120,6 +141,23 @@ export class Volumes {
       );
     }
     return volume.size;
+  }
+
+  /** The whole size is room enough for sure; only where that is not there, what the volume has already is looked up. */
+  async #grow(id: string, wanted: bigint, signal?: AbortSignal): Promise<Found> {
+    const { capacity, bases, disks } = this.#options;
+    const resize = () => disks.resize(this.#target(id), wanted, signal);
+    const pools = new Set(bases.map(poolOf));
+    if (pools.size === 1) {
+      try {
+        return await capacity.keep({ pool: poolOf(bases[0]), id: keyOf(id), bytes: wanted }, resize, signal);
+      } catch (error) {
+        if (!(error instanceof NoSpace || error instanceof OutOfRange)) throw error;
+      }
+    }
+    const { size, file } = await this.require(id, signal);
+    if (wanted <= size) return await resize();
+    return await capacity.keep({ pool: poolOf(file), id: keyOf(id), bytes: wanted - size }, resize, signal);
   }
 
   /** The volume, or undefined when RouterOS says that there is none. @throws for a disk of that name that is not ours */
@@ -138,15 +176,21 @@ export class Volumes {
     return volume;
   }
 
-  /** Makes a volume that nobody holds fit for a node: older drivers let RouterOS mount the file system inside. */
-  async prepare(volume: Volume, signal?: AbortSignal): Promise<void> {
-    if (!volume.exported) {
-      throw new FailedPrecondition(
-        `RouterOS does not export ${volume.id}: was it switched off by hand, or is it being deleted? To use it again run ` +
-          `'/disk/set [find where slot="${volume.id}"] nvme-tcp-export=yes'`,
-      );
-    }
-    if (volume.mountFilesystem) await this.#options.disks.unmountFilesystem(this.#target(volume.id), signal);
+  /** Makes sure that a node can use the volume: it is exported. */
+  checkExported({ id, exported }: Volume): void {
+    if (exported) return;
+    throw new FailedPrecondition(
+      `RouterOS does not export ${id}: was it switched off by hand, or is it being deleted? To use it again run ` +
+        `'/disk/set [find where slot="${id}"] nvme-tcp-export=yes'`,
+    );
+  }
+
+  /** Keeps RouterOS from mounting the file system inside, as older drivers let it. For a volume that nobody holds. */
+  async unmountFilesystem({ id, mountFilesystem }: Volume, signal?: AbortSignal): Promise<void> {
+    if (!mountFilesystem) return;
+    const { disks } = await this.#options.disks.unmountFilesystem(this.#target(id), signal);
+    const isDone = disks.length === 1 && disks.every((disk) => this.#ours(disk) && !disk.mountFilesystem);
+    if (!isDone) throw new Unreachable(`RouterOS may still mount the file system in ${id} itself; try again`);
   }
 
   /** One page of volumes in the order of their ids. @param most 0: all */
@@ -162,8 +206,11 @@ export class Volumes {
     return { volumes, next: last && volumes.length < rest.length ? tokenAfter(last.id) : "" };
   }
 
-  /** Bytes that new volumes with these parameters may take. */
-  async available(parameters: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<bigint> {
+  /** Bytes that new volumes with these parameters may take, and the most that one may have. */
+  async available(
+    parameters: Readonly<Record<string, string>>,
+    signal?: AbortSignal,
+  ): Promise<{ available: bigint; largest: bigint }> {
     const wishes = readParameters(parameters, this.#options.serverAddress);
     return await this.#options.capacity.available(poolOf(this.#base(wishes)), signal);
   }
@@ -172,49 +219,25 @@ export class Volumes {
     const now = (this.#options.now ?? Date.now)();
     if (!anew && this.#listed && now - this.#listed.at < LIST_FRESH) return this.#listed.volumes;
     const disks = await this.#options.disks.list(this.#options.prefix, signal);
-    const volumes = disks.flatMap((disk) => this.#volume(disk) ?? []).sort((a, b) => a.id < b.id ? -1 : 1);
+    const volumes = disks.flatMap((disk) => this.#listable(disk) ?? []).sort((a, b) => a.id < b.id ? -1 : 1);
     this.#listed = { at: now, volumes };
     return volumes;
   }
 
-  async #takeRoom(base: string, size: bigint, ids: string[], signal?: AbortSignal): Promise<void> {
-    try {
-      await this.#options.capacity.take(poolOf(base), size, signal);
-    } catch (error) {
-      if (!(error instanceof NoSpace || error instanceof OutOfRange)) throw error;
-      const existing = await Promise.all(ids.map((id) => this.#options.disks.get(id, signal)));
-      if (!existing.some((disk) => disk)) throw error;
-    }
-  }
-
-  /** The whole size is room enough for sure; only where that is not there, what the volume has already is looked up. */
-  async #takeRoomToGrow(id: string, wanted: bigint, signal?: AbortSignal): Promise<void> {
-    const { capacity, bases } = this.#options;
-    try {
-      for (const pool of new Set(bases.map(poolOf))) await capacity.take(pool, wanted, signal);
-    } catch (error) {
-      if (!(error instanceof NoSpace || error instanceof OutOfRange)) throw error;
-      const { size, file } = await this.require(id, signal);
-      if (wanted > size) await capacity.take(poolOf(file), wanted - size, signal);
-    }
-  }
-
   /** What became of a create, from what RouterOS shows after it. */
   #made(found: Found, asked: { ids: string[]; range: SizeRange; file: string }): Volume {
-    const [disk, second] = found.disks;
-    if (second) {
-      const slots = found.disks.map((disk) => `'${disk.slot}'`).join(", ");
-      throw new AlreadyExists(`the disks ${slots} all have the slot, file or NQN of ${asked.ids[0]}: keep one of them`);
-    }
-    if (!disk && found.files > 0) {
-      throw new FailedPrecondition(
-        `a file without a disk lies at /${asked.file}, where the volume would go: if nobody needs it, remove it on ` +
-          `RouterOS with '/file/remove [find where name="${asked.file}"]'`,
-      );
-    }
+    const [disk] = found.disks;
+    if (found.disks.length > 1) throw severalDisks(found.disks);
+    if (!disk && found.files > 0) throw this.#stray(asked.file);
+    this.#strays.delete(asked.file);
     if (!disk) throw new Unreachable(`RouterOS shows no disk after making ${asked.ids[0]}; try again`);
     const volume = this.#volume(disk);
     if (!volume || !asked.ids.includes(volume.id)) throw foreign(disk, AlreadyExists);
+    if (!volume.exported) {
+      throw new Busy(
+        `${volume.id} is there and not exported: it is being deleted, or was switched off by hand; try again`,
+      );
+    }
     if (!sizeFits(volume.size, asked.range)) {
       throw new AlreadyExists(
         `the volume ${volume.id} exists with ${volume.size} bytes, which does not fit what is asked (required ` +
@@ -222,6 +245,18 @@ export class Volumes {
       );
     }
     return volume;
+  }
+
+  /** A file without a disk may be one that is just being made; only one that stays is in the way. */
+  #stray(file: string): Error {
+    const now = (this.#options.now ?? Date.now)();
+    const since = this.#strays.get(file) ?? now;
+    this.#strays.set(file, since);
+    const what = `a file without a disk lies at /${file}, where the volume would go`;
+    if (now - since < STRAY_AFTER) return new Busy(`${what}: it may be just being made; try again`);
+    return new FailedPrecondition(
+      `${what}: if nobody needs it, remove it on RouterOS with '/file/remove [find where name="${file}"]'`,
+    );
   }
 
   #base(wishes: Wishes): string {
@@ -237,6 +272,7 @@ export class Volumes {
   #target(id: string): Target {
     return {
       slot: id,
+      key: keyOf(id),
       files: this.#options.bases.map((base) => volumeFile(base, id)),
       nqn: nqnOf(this.#options.prefix, id),
     };
@@ -248,9 +284,22 @@ export class Volumes {
     return named?.volumeId === disk.slot && this.#target(disk.slot).files.includes(disk.file);
   }
 
+  /** One odd row keeps nobody from the list of the others. */
+  #listable(disk: Disk): Volume | undefined {
+    try {
+      return this.#volume(disk);
+    } catch (error) {
+      log.warn("a volume is left out of the list", { volumeId: disk.slot, error });
+      return undefined;
+    }
+  }
+
   #volume(disk: Disk): Volume | undefined {
     if (!this.#ours(disk)) return undefined;
     const { slot: id, size, nqn, file, port, exported, mountFilesystem } = disk;
+    if (size === undefined) {
+      throw new Unreachable(`RouterOS shows no size for ${id}: look at '/disk print detail' there`);
+    }
     return { id, size, nqn, file, port, exported, mountFilesystem };
   }
 
@@ -259,6 +308,23 @@ export class Volumes {
     const disk = await this.#options.disks.get(id, signal);
     if (disk) throw foreign(disk);
   }
+}
+
+/**
+ * A create that was not proven to have done nothing is never answered with a code that the provisioner takes for final:
+ * it would forget the volume.
+ */
+function withoutForgetting(error: unknown): never {
+  const isDecided = [NoSpace, OutOfRange, Cancelled].some((kind) => error instanceof kind);
+  if (isRetriable(error) || isDecided) throw error;
+  throw new Unreachable(`${messageOf(error)}; try again`, { cause: error });
+}
+
+function severalDisks(disks: readonly Disk[]): Error {
+  const slots = disks.map(({ slot, file }) => `'${slot}' (file /${file})`).join(", ");
+  return new Unreachable(
+    `the disks ${slots} stand for one volume: find out which row is the right one and remove the others (not their file)`,
+  );
 }
 
 function missing(id: string): NotFound {

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { prefix, type RouterOs, routerOs, until } from "../../tests/lab/routeros.ts";
 import {
   AlreadyExists,
@@ -93,7 +93,7 @@ Deno.test("Volumes.create() finds a volume of the Go driver instead of making it
   assertEquals(volume.id, name);
   assertEquals(context["nqn"], `nqn.2000-02.com.mikrotik:${name}`);
   assertEquals(it.simulator.state().files.length, 1);
-  await it.volumes.prepare(volume);
+  await it.volumes.unmountFilesystem(volume);
   assertEquals((await it.volumes.require(name)).mountFilesystem, false);
   await it.volumes.expand(name, { required: 2n * GIB, limit: 0n });
   await it.volumes.delete(name);
@@ -124,16 +124,19 @@ Deno.test("Volumes.create() refuses a name that is taken with another size, and 
     "can still be promised",
   );
   await it.volumes.create(request({ name: "rest", range: { required: 3n * GIB, limit: 0n } }));
-  assertEquals(await it.volumes.available({}), 0n);
+  assertEquals((await it.volumes.available({})).available, 0n);
   await it.volumes.create(request());
   await assertRejects(() => it.volumes.expand(id, { required: 2n * GIB, limit: 0n }), NoSpace);
   assertEquals(await it.volumes.expand(id, { required: GIB, limit: 0n }), GIB);
 });
 
 Deno.test("Volumes.create() refuses a place where a file without a disk lies, and leaves it", async () => {
-  await using it = await routerOs();
+  let now = 0;
+  await using it = await routerOs({ volumes: { now: () => now } });
   await Deno.mkdir(`${it.folder}/pool/metal-csi`, { recursive: true });
   await Deno.writeTextFile(`${it.folder}/pool/metal-csi/${id}.img`, "somebody's data");
+  await assertRejects(() => it.volumes.create(request()), Busy, "may be just being made");
+  now = 60_000;
   const error = await assertRejects(() => it.volumes.create(request()), FailedPrecondition, "file without a disk");
   assertStringIncludes((error as Error).message, `/file/remove [find where name="${file}"]`);
   assertEquals(await Deno.readTextFile(`${it.folder}/pool/metal-csi/${id}.img`), "somebody's data");
@@ -337,12 +340,12 @@ Deno.test("Volumes.create() takes only allowed base paths, and finds a volume ag
   await assertRejects(() => it.volumes.create(other), InvalidArgument, "not allowed");
 });
 
-Deno.test("Volumes.prepare() refuses a volume whose export somebody switched off, and says how to switch it on", async () => {
+Deno.test("Volumes.checkExported() refuses a volume whose export somebody switched off, and says how to switch it on", async () => {
   await using it = await routerOs();
   await it.volumes.create(request());
   await it.simulator.run(`/disk/set [find where slot="${id}"] nvme-tcp-export=no`);
   const volume = await it.volumes.require(id);
-  await assertRejects(() => it.volumes.prepare(volume), FailedPrecondition, "nvme-tcp-export=yes");
+  assertThrows(() => it.volumes.checkExported(volume), FailedPrecondition, "nvme-tcp-export=yes");
 });
 
 Deno.test("Volumes: everything works as well where the guesses about RouterOS turn out the other way", async () => {

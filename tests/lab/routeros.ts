@@ -51,7 +51,7 @@ export async function routerOs(options: RouterOsOptions = {}): Promise<RouterOs>
   }
 
   function volumesOn(disks: Disks, more: Partial<VolumesOptions> = {}): Volumes {
-    const capacity = new Capacity({ read: (pool, signal) => disks.pool(pool, signal), ratio: 1, reserve: 0n });
+    const capacity = new Capacity({ read: (pool) => disks.pool(pool), ratio: 1, reserve: 0n });
     return new Volumes({
       disks,
       capacity,
