@@ -1,10 +1,12 @@
 import {
   absolute,
+  address,
   bytes,
   decimal,
   duration,
   hostAndPort,
   list,
+  name,
   oneOf,
   optional,
   pairs,
@@ -44,6 +46,9 @@ function setting<T>(flag: string, parse: (text: string) => T, help: string, rest
   return { flag, env, help, modes: [], default: undefined, required: [], isSwitch: false, parse, ...rest };
 }
 
+/** CSI 1.13, `node_id`: at most 256 bytes. */
+const nodeName = name(/^[A-Za-z0-9]([A-Za-z0-9._-]{0,250}[A-Za-z0-9])?$/, "node-1");
+
 const controller = { modes: ["controller"] } as const;
 const node = { modes: ["node"] } as const;
 const simulator = { modes: ["simulator"] } as const;
@@ -78,10 +83,15 @@ export const settings = {
       required: ["controller", "node"],
     },
   ),
-  driverName: setting("driver-name", text, "Name that Kubernetes knows the driver by.", {
-    ...driver,
-    default: "rds.csi.srvlab.io",
-  }),
+  driverName: setting(
+    "driver-name",
+    name(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/, "rds.csi.srvlab.io"),
+    "Name that Kubernetes knows the driver by.",
+    {
+      ...driver,
+      default: "rds.csi.srvlab.io",
+    },
+  ),
   metricsAddress: setting("metrics-address", hostAndPort, "Address of /metrics, /healthz and /readyz.", {
     ...driver,
     default: ":9809",
@@ -101,13 +111,13 @@ export const settings = {
       isSwitch: true,
     },
   ),
-  standaloneNodes: setting("standalone-nodes", list(text), "Ids of the nodes that exist, with --standalone.", {
+  standaloneNodes: setting("standalone-nodes", list(nodeName), "Ids of the nodes that exist, with --standalone.", {
     ...controller,
     default: "",
   }),
   rdsAddress: setting(
     "rds-address",
-    text,
+    address,
     "Address of RouterOS' SSH server; nodes reach the exports there too unless a StorageClass says otherwise.",
     {
       ...controller,
@@ -115,10 +125,15 @@ export const settings = {
     },
   ),
   rdsPort: setting("rds-port", whole(1, 65535), "Port of RouterOS' SSH server.", { ...controller, default: "22" }),
-  rdsUser: setting("rds-user", text, "RouterOS user; its group needs the policies ssh, read and write.", {
-    ...controller,
-    default: "admin",
-  }),
+  rdsUser: setting(
+    "rds-user",
+    name(/^[A-Za-z0-9._@-]{1,64}$/, "csi"),
+    "RouterOS user; its group needs the policies ssh, read and write.",
+    {
+      ...controller,
+      default: "admin",
+    },
+  ),
   rdsKeyFile: setting("rds-key-file", absolute, "Private key (RSA or Ed25519), read anew at every connection.", {
     ...controller,
     default: "/etc/rds-csi/rds-private-key",
@@ -200,7 +215,7 @@ export const settings = {
     default: "60s",
   }),
 
-  nodeId: setting("node-id", text, "The node's name in Kubernetes.", { ...node, required: ["node"] }),
+  nodeId: setting("node-id", nodeName, "The node's name in Kubernetes.", { ...node, required: ["node"] }),
   procRoot: setting("proc-root", absolute, "Where the host's /proc is mounted.", { ...node, default: "/host/proc" }),
   sysfsRoot: setting("sysfs-root", absolute, "Where the host's /sys is mounted.", { ...node, default: "/host/sys" }),
   devRoot: setting("dev-root", absolute, "Where the host's /dev is mounted.", { ...node, default: "/host/dev" }),

@@ -34,8 +34,12 @@ export function readConfig(args: readonly string[], env: Readonly<Record<string,
   if (given.has("help") || given.has("h")) return { kind: "help" };
   if (given.has("version")) return { kind: "version" };
   const problems = unknown.map((flag) => `${flag} is unknown: '--help' lists what there is`);
-  const mode = modeOf(given, env);
-  if (!mode) problems.push(`no mode: write --mode=${modes.join(" or --mode=")}`);
+  const named = modesNamed(given, env);
+  const mode = modes.find((mode) => named.length === 1 && named[0] === mode);
+  if (!mode) {
+    const said = named.length === 0 ? "no mode" : `the mode '${named.join("' and '")}' is not one`;
+    problems.push(`${said}: write --mode=${modes.join(" or --mode=")}`);
+  }
   const config: Record<string, unknown> = {};
   for (const [name, setting] of Object.entries(settings) as [Name, Setting<unknown>][]) {
     const value = readOne(setting, { given, env, mode });
@@ -48,17 +52,20 @@ export function readConfig(args: readonly string[], env: Readonly<Record<string,
   return { kind: "run", mode, config: { ...config, mode } as Config, warnings };
 }
 
+/** Switches that are in no table: what is asked of the program, and the Go driver's. */
+const oldSwitches = [
+  "help",
+  "h",
+  "version",
+  "controller",
+  "node",
+  "enable-orphan-reconciler",
+  "orphan-dry-run",
+  "enable-vmi-serialization",
+];
+
 function readFlags(args: readonly string[]): { given: Map<string, string>; unknown: string[] } {
-  const switches = new Set([
-    "help",
-    "h",
-    "version",
-    "controller",
-    "node",
-    "enable-orphan-reconciler",
-    "orphan-dry-run",
-  ]);
-  switches.add("enable-vmi-serialization");
+  const switches = new Set(oldSwitches);
   for (const setting of Object.values(settings)) if (setting.isSwitch) switches.add(setting.flag);
   const strings = [...Object.values(settings).map((setting) => setting.flag), ...Object.keys(withoutEffect)]
     .filter((flag) => !switches.has(flag));
@@ -80,10 +87,10 @@ function readFlags(args: readonly string[]): { given: Map<string, string>; unkno
 }
 
 /** The Go driver's manifests say `-controller` or `-node` instead of a mode. */
-function modeOf(given: ReadonlyMap<string, string>, env: Readonly<Record<string, string>>): Mode | undefined {
-  const said = given.get("mode") ?? env[settings.mode.env];
-  if (said !== undefined) return modes.find((mode) => mode === said);
-  return modes.find((mode) => given.get(mode) === "true");
+function modesNamed(given: ReadonlyMap<string, string>, env: Readonly<Record<string, string>>): string[] {
+  const old = modes.filter((mode) => given.get(mode) === "true");
+  const said = given.get("mode") ?? (old.length === 0 ? env[settings.mode.env] : undefined);
+  return [...new Set([...(said === undefined ? [] : [said]), ...old])];
 }
 
 function readOne(
@@ -91,11 +98,8 @@ function readOne(
   from: { given: ReadonlyMap<string, string>; env: Readonly<Record<string, string>>; mode: Mode | undefined },
 ): unknown {
   if (setting.flag === "mode") return undefined;
-  const own = setting.modes.length === 0 || (from.mode !== undefined && setting.modes.includes(from.mode));
   const written = from.given.get(setting.flag) ?? from.env[setting.env];
-  const value = (written === "" && setting.default !== undefined) || !own
-    ? setting.default
-    : written ?? setting.default;
+  const value = written === "" && setting.default !== undefined ? setting.default : written ?? setting.default;
   const required = from.mode !== undefined && setting.required.includes(from.mode);
   if (value === undefined || (value === "" && required)) {
     return required

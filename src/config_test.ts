@@ -66,6 +66,26 @@ Deno.test("readConfig() takes a mode that does not exist for a mistake", () => {
   );
 });
 
+Deno.test("readConfig() checks names, addresses and the flags of other modes too", () => {
+  const good = ["--mode=controller", "--rds-address=10.0.0.1"];
+  const cases: [string[], RegExp][] = [
+    [
+      ["--rds-address=10.0.0.1:22"],
+      /--rds-address='10.0.0.1:22' is wrong: give an IP address or a host name, without a port/,
+    ],
+    [["--rds-user=x y"], /--rds-user/],
+    [["--driver-name=not a name!"], /--driver-name/],
+    [[`--rds-volume-base-path=/pool/${"x".repeat(300)}`], /--rds-volume-base-path.*200 characters at most/],
+    [["--standalone-nodes=a,,b"], /--standalone-nodes/],
+    [["--mkfs-deadline=bogus"], /--mkfs-deadline='bogus' is wrong/],
+    [["--mode=bogus"], /the mode 'bogus' is not one/],
+    [["--node"], /the mode 'controller' and 'node' is not one/],
+  ];
+  for (const [args, pattern] of cases) {
+    assert(problems(readConfig([...good, ...args], env)).some((problem) => pattern.test(problem)), args.join(" "));
+  }
+});
+
 Deno.test("readConfig() understands the Go driver's command line, and warns of what has no effect", () => {
   const args = [
     "-controller",

@@ -3,9 +3,25 @@
  * setting.
  * @module
  */
+import { hostName } from "./volumes/parameters.ts";
 
 export function text(value: string): string {
   return value;
+}
+
+/** Something with a name of its own form. @param form whole, as a regular expression */
+export function name(form: RegExp, like: string): (value: string) => string {
+  return (value) => {
+    if (form.test(value)) return value;
+    throw new Error(`write a name like ${like}`);
+  };
+}
+
+/** An IP address or a host name, without a port. */
+export function address(value: string): string {
+  const problem = hostName(value);
+  if (problem === undefined) return value;
+  throw new Error(`${problem}, without a port`);
 }
 
 export function truth(value: string): boolean {

@@ -205,6 +205,25 @@ Deno.test("Controller: the second of two changes of one volume is ABORTED, other
   await first;
 });
 
+Deno.test("Controller: a create and a delete of one volume exclude each other, by whichever name it is called", async () => {
+  await using it = await cluster();
+  const { client, rds } = it;
+  const name = "pvc-0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+  const volumeId = "pvc-0a1b2c3d4e5f60718293a4b5c6d7";
+  rds.simulator.setLatency("disk add", 300);
+  const creating = client.createVolume(volume(name));
+  await until(() => (rds.simulator.state().commands["disk add"] ?? 0) === 1, "the create is under way");
+  for (const id of [volumeId, name]) {
+    assertEquals((await ending(client.deleteVolume({ volumeId: id }))).code, "ABORTED");
+  }
+  await creating;
+  rds.simulator.setLatency("disk remove", 300);
+  const deleting = client.deleteVolume({ volumeId });
+  await until(() => (rds.simulator.state().commands["disk remove"] ?? 0) === 1, "the delete is under way");
+  assertEquals((await ending(client.createVolume(volume(name)))).code, "ABORTED");
+  await deleting;
+});
+
 Deno.test("Controller: the caller's deadline ends the wait for RouterOS, and the retry finds one volume", async () => {
   await using it = await cluster();
   const { client, rds } = it;

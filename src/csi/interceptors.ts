@@ -82,7 +82,7 @@ export function measured(
       throw error;
     } finally {
       metrics.grpcCalls.inc({ method: call.method, code: codeName(code) });
-      metrics.grpcDuration.observe({ method: call.method }, (performance.now() - started) / 1000);
+      metrics.grpcDuration.observe({ method: call.method, code: codeName(code) }, (performance.now() - started) / 1000);
     }
   };
 }

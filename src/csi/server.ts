@@ -11,7 +11,16 @@ import { Cancelled, TimedOut, Unreachable } from "../runtime/errors.ts";
 import { KeyedLock } from "../runtime/keyed_lock.ts";
 import { log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
-import { around, type CallContext, type Fields, type Handler, logged, measured, oneAtATime } from "./interceptors.ts";
+import {
+  around,
+  type CallContext,
+  type Fields,
+  type Handler,
+  type Interceptor,
+  logged,
+  measured,
+  oneAtATime,
+} from "./interceptors.ts";
 import { serviceDefinition } from "./rpc.ts";
 import { clearSocketPath, shareWithGroup, withOwnerOnly } from "./socket.ts";
 import { statusOf } from "./status.ts";
@@ -91,6 +100,7 @@ export class CsiServer {
     const handle = around(handler, [
       logged(codeName),
       measured(this.#options.metrics, codeName),
+      this.#refusing,
       oneAtATime(this.#lock),
     ]);
     return (call, answer) => {
@@ -103,7 +113,7 @@ export class CsiServer {
         answered = true;
         answer(...outcome);
       };
-      const ended = this.#refuseWhenStopping()
+      const ended = Promise.resolve()
         .then(() => handle(call.request, context))
         .then((message) => create(method.output, message as MessageInitShape<typeof method.output>))
         .then((message) => reply(null, message), (error: unknown) => reply(statusOf(error)))
@@ -114,10 +124,10 @@ export class CsiServer {
     };
   }
 
-  #refuseWhenStopping(): Promise<void> {
-    if (!this.#stopping) return Promise.resolve();
-    return Promise.reject(new Unreachable("the driver is shutting down; try again"));
-  }
+  readonly #refusing: Interceptor = (next) => (request, call) => {
+    if (this.#stopping) return Promise.reject(new Unreachable("the driver is shutting down; try again"));
+    return next(request, call);
+  };
 }
 
 /** Whether something settles within so many milliseconds. */

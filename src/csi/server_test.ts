@@ -285,7 +285,7 @@ Deno.test("CsiServer counts and measures calls by method and code", async () => 
   const text = await it.metrics.text();
   assertMatch(text, /rds_csi_grpc_calls_total\{method="Probe",code="OK"\} 1/);
   assertMatch(text, /rds_csi_grpc_calls_total\{method="DeleteVolume",code="NOT_FOUND"\} 1/);
-  assertMatch(text, /rds_csi_grpc_call_duration_seconds_count\{method="DeleteVolume"\} 1/);
+  assertMatch(text, /rds_csi_grpc_call_duration_seconds_count\{method="DeleteVolume",code="NOT_FOUND"\} 1/);
 });
 
 /** What is written to standard error meanwhile. */

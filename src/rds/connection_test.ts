@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Cancelled, NoSpace, TimedOut, Unreachable } from "../runtime/errors.ts";
-import { AnswerLost, Connection, type Job } from "./connection.ts";
+import { AnswerLost, backoff, Connection, type Job } from "./connection.ts";
 import { ros } from "./script.ts";
 import type { Transport } from "./ssh.ts";
 
@@ -142,6 +142,40 @@ Deno.test("Connection keeps a connection on which only one command is slow", asy
   await assertRejects(() => it.connection.run(job({ deadline: 1, script: () => ros`:put "slow"` })), AnswerLost);
   assertEquals(await it.connection.run(job()), "");
   assert(it.connection.connected);
+});
+
+Deno.test("backoff() waits up to 30 s with full jitter, and not at all after a good connection", () => {
+  assertEquals([0, 1, 2, 3, 10].map((failures) => backoff(failures, 1)), [0, 1000, 2000, 4000, 30_000]);
+  assertEquals(backoff(5, 0.5), 8000);
+});
+
+Deno.test("Connection backs off from a server that takes connections and drops them", async () => {
+  let connects = 0;
+  const connection = new Connection({
+    random: () => 1,
+    connect: () => {
+      connects++;
+      const transport = new FakeTransport();
+      transport.close();
+      return Promise.resolve(transport);
+    },
+  });
+  connection.start();
+  for (let n = 0; n < 20; n++) await turn();
+  assertEquals(connects, 1);
+  connection.close();
+});
+
+Deno.test("Connection does not doubt a server because a caller went away", async () => {
+  const transport = new FakeTransport();
+  using it = connectionTo(transport);
+  const caller = new AbortController();
+  const leaving = it.connection.run(job({ signal: caller.signal }));
+  await turn();
+  caller.abort();
+  await assertRejects(() => leaving, AnswerLost);
+  await turn();
+  assertEquals(transport.lines.length, 1);
 });
 
 Deno.test("Connection.close() answers whoever waits for a connection", async () => {

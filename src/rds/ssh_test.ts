@@ -43,6 +43,33 @@ Deno.test("connectSsh() refuses a server without a pinned key, with the fingerpr
   }
 });
 
+Deno.test("connectSsh() takes no key from a comment or a mark", async () => {
+  await using it = await routerOs();
+  for (const line of [`# revoked: ${it.simulator.hostKey}`, `@revoked * ${it.simulator.hostKey}`]) {
+    await Deno.writeTextFile(`${it.folder}/host_key`, `${line}\n`);
+    await assertRejects(() => connectSsh(options(it), forever), FailedPrecondition, "no host key is pinned");
+  }
+});
+
+Deno.test("a command that is given up leaves no channel open on RouterOS, however early", async () => {
+  await using it = await routerOs();
+  it.connection.close(); // Its own commands would take the fault.
+  const transport = await connectSsh(options(it), forever);
+  for (const turns of [0, 1, 5]) {
+    it.simulator.faults.hang(":put");
+    const before = it.simulator.state().lines;
+    const caller = new AbortController();
+    const given = transport.exec(":put 1", caller.signal);
+    for (let n = 0; n < turns; n++) await new Promise((resolve) => setTimeout(resolve, 1));
+    caller.abort();
+    await assertRejects(() => given);
+    await until(() => it.simulator.state().lines > before, "the line arrived");
+    await until(() => it.simulator.state().channels === 0, `closed after ${turns} turns`);
+    it.simulator.faults.clear();
+  }
+  transport.close();
+});
+
 Deno.test("connectSsh() refuses a server with another key than the pinned one", async () => {
   await using it = await routerOs();
   await using other = await routerOs();

@@ -19,7 +19,7 @@ export class Metrics {
     "method",
     "code",
   ]);
-  readonly grpcDuration = this.#histogram("grpc_call_duration_seconds", "How long CSI calls took.", ["method"]);
+  readonly grpcDuration = this.#histogram("grpc_call_duration_seconds", "How long CSI calls took.", ["method", "code"]);
   readonly sshCommands = this.#counter("ssh_commands_total", "Scripts sent to RouterOS, by kind and result.", [
     "kind",
     "result",

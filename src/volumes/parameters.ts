@@ -24,13 +24,14 @@ function wholeNumber(least: number, most: number): (value: string) => string | u
       : `give a whole number from ${least} to ${most}`;
 }
 
-function hostName(value: string): string | undefined {
+/** What is wrong with an address, or undefined. */
+export function hostName(value: string): string | undefined {
   const plain = value.length <= 253 && (/^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(value) || isIpv6(value));
   return plain ? undefined : "give an IP address or a host name";
 }
 
 function isIpv6(value: string): boolean {
-  return value.includes(":") && /^[0-9A-Fa-f:.]{2,45}$/.test(value);
+  return /:.*:/.test(value) && /^[0-9A-Fa-f:.]{2,45}$/.test(value);
 }
 
 function oneOf(values: readonly string[]): (value: string) => string | undefined {

@@ -1,5 +1,8 @@
 import { InvalidArgument } from "../runtime/errors.ts";
 
+/** Characters of a base path: room is left for the file's name in a script. */
+const LONGEST = 200;
+
 /**
  * A base path on RouterOS in the form of `/file`, without leading slash: `storage-pool/metal-csi`.
  * @throws {InvalidArgument} unless it is absolute and its parts are plain names (no `.`, no `..`, nothing empty)
@@ -7,9 +10,11 @@ import { InvalidArgument } from "../runtime/errors.ts";
 export function basePath(path: string): string {
   const parts = path.replace(/\/$/, "").split("/");
   const plain = (part: string) => /^[A-Za-z0-9._-]+$/.test(part) && part !== "." && part !== "..";
-  if (parts.shift() === "" && parts.length > 0 && parts.every(plain)) return parts.join("/");
+  const fits = path.length <= LONGEST;
+  if (parts.shift() === "" && parts.length > 0 && parts.every(plain) && fits) return parts.join("/");
   throw new InvalidArgument(
-    `'${path}' is no base path: write it like /storage-pool/metal-csi, absolute, with letters, digits, '.', '_' and '-'`,
+    `'${path}' is no base path: write it like /storage-pool/metal-csi, absolute, with letters, digits, '.', '_' and '-', and ` +
+      `${LONGEST} characters at most`,
   );
 }
 

@@ -369,3 +369,114 @@ Deno.test("Volumes: everything works as well where the guesses about RouterOS tu
   await it.volumes.delete(id);
   assert(isEmpty(it));
 });
+
+Deno.test("Volumes.create() answers with no final code when RouterOS fails after the add, and finds the volume then", async () => {
+  for (const text of ["failure: flux", "input does not match any value of where", "interrupted", ""]) {
+    let now = 0;
+    await using it = await routerOs({ now: () => now });
+    await it.volumes.available({});
+    it.simulator.faults.error(text, "disk print");
+    await assertRejects(() => it.volumes.create(request()), Unreachable, undefined, text);
+    now = 10_000;
+    assertEquals((await it.volumes.create(request())).volume.id, id, text);
+    assertEquals(it.simulator.state().commands["disk add"], 1, text);
+  }
+});
+
+Deno.test("Volumes.create() takes a refusal of the add itself for what it is, and tries again at once", async () => {
+  await using it = await routerOs();
+  await it.volumes.available({});
+  it.simulator.faults.noSpace();
+  await assertRejects(() => it.volumes.create(request()), NoSpace, "not enough space");
+  await it.volumes.create(request());
+});
+
+Deno.test("Volumes.create() by two controllers at once ends in one volume, and both find it", async () => {
+  for (const text of ["failure: already have such slot", "failure: file already exists"]) {
+    await using it = await routerOs();
+    const other = await it.another();
+    const [one, two] = await Promise.all([it.volumes.create(request()), other.create(request())]);
+    assertEquals([one.volume.id, two.volume.id], [id, id]);
+    assertEquals(it.simulator.state().disks.filter((row) => row["slot"] === id).length, 1);
+    // Between the count and the add somebody else was quicker: what is there decides.
+    await it.volumes.delete(id);
+    it.simulator.faults.error(text, "disk add");
+    await assertRejects(() => it.volumes.create(request()), Unreachable, "shows no such disk");
+  }
+});
+
+Deno.test("Volumes.create() looks for a lost create before the pool can refuse it", async () => {
+  let now = 0;
+  await using it = await routerOs({ simulator: { poolSize: Number(2n * GIB) }, now: () => now });
+  const large = request({ range: { required: 2n * GIB, limit: 0n } });
+  await it.volumes.available({});
+  it.simulator.faults.cut("after", "disk add");
+  await assertRejects(() => it.volumes.create(large), Unreachable);
+  it.simulator.faults.error("failure: flux", "disk print", 2);
+  await until(() => it.connection.connected, "connected again");
+  await assertRejects(() => it.volumes.create(large), Unreachable, "flux");
+  it.simulator.faults.clear();
+  now = 10_000;
+  assertEquals((await it.volumes.create(large)).volume.size, 2n * GIB);
+});
+
+Deno.test("Volumes.create() calls no missing pool final, since an earlier create may be on it", async () => {
+  await using it = await routerOs({ volumes: { bases: ["other-pool/csi"] } });
+  await assertRejects(() => it.volumes.create(request()), Unreachable, "no disk mounted at 'other-pool'");
+  await assertRejects(() => it.volumes.available({}), FailedPrecondition, "--rds-volume-base-path");
+});
+
+Deno.test("Volumes.create() does not adopt a volume that is not exported: it is being deleted", async () => {
+  await using it = await routerOs();
+  await it.volumes.create(request());
+  it.simulator.faults.busy("disk remove");
+  await assertRejects(() => it.volumes.delete(id), Unreachable);
+  await assertRejects(() => it.volumes.create(request()), Busy, "being deleted");
+});
+
+Deno.test("Volumes.create() tells of an adopted volume what it is, not what the StorageClass would make now", async () => {
+  await using it = await routerOs({ volumes: { bases: ["storage-pool/metal-csi", "storage-pool/fast"] } });
+  await it.volumes.create(request({ parameters: { volumePath: "/storage-pool/fast", nvmePort: "4421" } }));
+  const { context } = await it.volumes.create(request());
+  assertEquals(context["volumePath"], `/storage-pool/fast/${id}.img`);
+  assertEquals(context["nvmePort"], "4421");
+});
+
+Deno.test("Volumes.get() of an odd id, or a row without a size, takes nobody else's answer along", async () => {
+  const odd = disk({
+    slot: `${id.slice(0, -4)}ffff`,
+    "file-path": "/storage-pool/odd.img",
+    "nvme-tcp-server-nqn": `${prefix}${id.slice(4, -4)}ffff`,
+  });
+  await using it = await routerOs({ simulator: { foreignDisks: [odd] } });
+  await it.volumes.create(request());
+  const [good, ...bad] = await Promise.allSettled([
+    it.volumes.get(id),
+    it.volumes.get("pvc-é"),
+    it.volumes.get("x".repeat(600)),
+    it.volumes.get(odd["slot"] as string),
+  ]);
+  assertEquals(good.status, "fulfilled");
+  assertEquals(bad.map(({ status }) => status), ["rejected", "rejected", "rejected"]);
+  assertEquals((await it.volumes.list({ token: "", most: 0 })).volumes.map((volume) => volume.id), [id]);
+});
+
+Deno.test("Volumes.unmountFilesystem() fails unless RouterOS shows that it did", async () => {
+  await using it = await routerOs({ simulator: { foreignDisks: [legacy], guesses: longSlots } });
+  const volume = await it.volumes.require(name);
+  await it.simulator.run(`/disk/set [find where slot="${name}"] nvme-tcp-server-nqn="nqn.other:name"`);
+  await assertRejects(() => it.volumes.unmountFilesystem(volume), Unreachable, "may still mount");
+});
+
+Deno.test("Volumes.expand() asks only the pool that the volume is on", async () => {
+  await using it = await routerOs({ volumes: { bases: ["storage-pool/metal-csi", "gone-pool/csi"] } });
+  await it.volumes.create(request());
+  assertEquals(await it.volumes.expand(id, { required: 2n * GIB, limit: 0n }), 2n * GIB);
+});
+
+Deno.test("Volumes.delete() names the disk of somebody else that uses the volume's file", async () => {
+  const user = disk({ slot: "other", "file-path": `/${file}`, "nvme-tcp-server-nqn": "nqn.other:x" });
+  await using it = await routerOs({ simulator: { foreignDisks: [user] } });
+  await assertRejects(() => it.volumes.delete(id), InvalidArgument, "'other'");
+  assertEquals(it.simulator.state().files.length, 1);
+});
