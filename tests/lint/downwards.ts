@@ -1,5 +1,6 @@
 /**
- * A rule of the linter: the rooms of the house import downwards only (docs/architecture.md).
+ * Rules of the linter: the rooms of the house import downwards only (docs/architecture.md), and the driver removes nothing
+ * recursively.
  * @module
  */
 
@@ -48,6 +49,17 @@ function check(context: Deno.lint.RuleContext, node: Deno.lint.Node, specifier: 
   if (why) context.report({ node, message: `${importer} must not import ${imported}: ${why}` });
 }
 
+/** A removal with a second argument is recursive, whatever the argument is called. */
+function checkRemoval(context: Deno.lint.RuleContext, node: Deno.lint.CallExpression): void {
+  const inDriver = /\/src\/(?!simulator\/).*(?<!_test)\.ts$/.test(context.filename);
+  const { callee } = node;
+  if (!inDriver || callee.type !== "MemberExpression" || callee.property.type !== "Identifier") return;
+  const isRemoval = /^(remove|removeSync|rm|rmSync|rmdir|rmdirSync)$/.test(callee.property.name);
+  const isFileSystem = callee.object.type === "Identifier" && /^(Deno|fs)$/.test(callee.object.name);
+  if (!isRemoval || !isFileSystem || node.arguments.length < 2) return;
+  context.report({ node, message: "the driver removes nothing recursively: remove one file or empty folder" });
+}
+
 const plugin: Deno.lint.Plugin = {
   name: "house",
   rules: {
@@ -59,6 +71,7 @@ const plugin: Deno.lint.Plugin = {
         ImportExpression: (node) => check(context, node, "value" in node.source ? node.source.value : undefined),
       }),
     },
+    "remove-one": { create: (context) => ({ CallExpression: (node) => checkRemoval(context, node) }) },
   },
 };
 export default plugin;

@@ -36,6 +36,13 @@ Deno.test("house/downwards lets imports that point down, stay in the room or lea
   assertEquals(found("src/volumes/volumes.ts", text), []);
 });
 
+Deno.test("house/remove-one catches recursive removals in the driver, and lets tests be", () => {
+  const text = "await Deno.remove(path, { recursive: true }); Deno.removeSync(path, options); await Deno.remove(path);";
+  assertEquals(found("src/staging/unstage.ts", text).length, 2);
+  assertEquals(found("src/staging/unstage_test.ts", text), []);
+  assertEquals(found("tests/lab/folder.ts", text), []);
+});
+
 Deno.test("whyNot() knows the floors", () => {
   const table: [importer: string, imported: string, allowed: boolean][] = [
     ["src/controller.ts", "src/csi/server.ts", true],
