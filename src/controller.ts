@@ -7,6 +7,7 @@ import { CsiServer } from "./csi/server.ts";
 import { Connection } from "./rds/connection.ts";
 import { Disks } from "./rds/disks.ts";
 import { connectServer } from "./rds/server.ts";
+import { loginOf } from "./rds/ssh.ts";
 import { FailedPrecondition } from "./runtime/errors.ts";
 import { serveHttp } from "./runtime/http.ts";
 import { log } from "./runtime/log.ts";
@@ -67,7 +68,11 @@ function connectionOf(config: Config, metrics: Metrics): Connection {
     hostKeyFile: config.rdsHostKey,
     insecureSkipVerify: config.rdsInsecureSkipVerify,
   };
-  return new Connection({ connect: (signal) => connectServer(options, signal), metrics });
+  return new Connection({
+    connect: (signal) => connectServer(options, signal),
+    login: () => loginOf(options),
+    metrics,
+  });
 }
 
 function volumesOf(config: Config, disks: Disks, metrics: Metrics): Volumes {

@@ -1,4 +1,4 @@
-import { abortable, Deadline, pause, throwIfAborted } from "../runtime/deadline.ts";
+import { abortable, Deadline, pause, poll, throwIfAborted } from "../runtime/deadline.ts";
 import { DriverError, messageOf, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
@@ -23,6 +23,10 @@ export interface Job {
 export interface ConnectionOptions {
   /** Logs in, checks the server and resolves when it is fit for use. */
   connect: (signal: AbortSignal) => Promise<Transport>;
+  /** What the login depends on: when it changes, the connection is made anew, once what runs on it has ended. */
+  login?: () => Promise<string>;
+  /** Milliseconds between two looks at it; 30 s by default. */
+  loginInterval?: number;
   metrics?: Pick<Metrics, "sshCommands" | "sshDuration" | "sshConnects">;
   /** Milliseconds for one attempt to connect; 15 s by default. */
   connectDeadline?: number;
@@ -58,6 +62,7 @@ export class Connection {
   readonly #stop = new AbortController();
   readonly #waiting: (() => void)[] = [];
   #channels = 0;
+  #sent = 0;
   #transport: Transport | undefined;
   #checking: Promise<void> | undefined;
   #attempt = Promise.withResolvers<void>();
@@ -110,6 +115,7 @@ export class Connection {
     const started = performance.now();
     using deadline = new Deadline(job.deadline, `RouterOS (${job.doing})`, job.signal);
     let result = "lost";
+    this.#sent++;
     try {
       const text = await transport.exec(line, deadline.signal);
       result = "error";
@@ -123,6 +129,7 @@ export class Connection {
       if (deadline.signal.aborted && !job.signal?.aborted) this.#checking ??= this.#check(transport);
       throw new AnswerLost(error instanceof DriverError ? error : new Unreachable(messageOf(error), { cause: error }));
     } finally {
+      this.#sent--;
       this.#options.metrics?.sshCommands.inc({ kind: job.kind, result });
       this.#options.metrics?.sshDuration.observe({ kind: job.kind }, (performance.now() - started) / 1000);
     }
@@ -190,6 +197,7 @@ export class Connection {
         const transport = await this.#connect(stop);
         const since = Date.now();
         this.#connected(transport);
+        this.#watchLogin(transport).catch(() => {});
         await transport.closed;
         failures = Date.now() - since < LASTING ? failures + 1 : 0;
         this.#disconnected(failures);
@@ -199,6 +207,21 @@ export class Connection {
       await pause(backoff(failures, (this.#options.random ?? Math.random)()), stop).catch(() => {});
       if (!stop.aborted) this.#lastError = undefined;
     }
+  }
+
+  /** Leaves the connection when the key files have changed: a key that was taken away must not be used on. */
+  async #watchLogin(transport: Transport): Promise<void> {
+    const { login, loginInterval = 30_000 } = this.#options;
+    if (!login) return;
+    const over = new AbortController();
+    transport.closed.then(() => over.abort());
+    const before = await login();
+    while (await login() === before) await pause(loginInterval, over.signal);
+    log.info("the key files have changed: logging in to RouterOS anew");
+    if (this.#transport === transport) this.#transport = undefined;
+    using deadline = new Deadline(60_000, "what still runs on the old connection", over.signal);
+    await poll(() => this.#sent === 0 || undefined, { signal: deadline.signal }).catch(() => {});
+    transport.close();
   }
 
   async #connect(stop: AbortSignal): Promise<Transport> {

@@ -35,6 +35,12 @@ const hostKeyAlgorithms: Record<string, ssh2.ServerHostKeyAlgorithm[]> = {
   "ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"],
 };
 
+/** What a login depends on, to tell when it has changed; a file that cannot be read counts as empty. */
+export async function loginOf(options: SshOptions): Promise<string> {
+  const files = [options.keyFile, options.hostKeyFile].map((path) => Deno.readTextFile(path).catch(() => ""));
+  return (await Promise.all(files)).join("\0");
+}
+
 /** Logs in to RouterOS. The signal ends the attempt. */
 export async function connectSsh(options: SshOptions, signal: AbortSignal): Promise<Transport> {
   const privateKey = await readPrivateKey(options.keyFile);

@@ -4,7 +4,7 @@ import { FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { Connection } from "./connection.ts";
 import { ros } from "./script.ts";
 import { checkServer, connectServer } from "./server.ts";
-import { connectSsh, type SshOptions } from "./ssh.ts";
+import { connectSsh, loginOf, type SshOptions } from "./ssh.ts";
 
 const forever = new AbortController().signal;
 
@@ -107,6 +107,30 @@ Deno.test("the connection reads key and host key again when their files have cha
   await assertRejects(ask, Unreachable, "no host key is pinned");
   await Deno.writeTextFile(`${it.folder}/host_key`, good);
   await until(() => ask().then((answer) => answer === "1", () => false), "accepted with the new file");
+  connection.close();
+});
+
+Deno.test("an open connection is left when the key files change, and what runs on it ends before", async () => {
+  await using it = await routerOs();
+  const ssh = options(it);
+  const connection = new Connection({
+    connect: (signal) => connectServer(ssh, signal),
+    login: () => loginOf(ssh),
+    loginInterval: 5,
+    random: () => 0.01,
+  });
+  connection.start();
+  const ask = (script = ros`:put 1`) =>
+    connection.run({ doing: "ask", kind: "test", deadline: 5000, script: () => script });
+  await ask();
+  it.simulator.setLatency("disk print", 200);
+  const running = ask(ros`:put [:len [/disk/print as-value]]`);
+  await Deno.writeTextFile(`${it.folder}/host_key`, "");
+  await until(
+    () => ask().then(() => false, (error) => error.message.includes("no host key is pinned")),
+    "refused anew",
+  );
+  assertEquals(await running, "1");
   connection.close();
 });
 
