@@ -105,17 +105,19 @@ async function demo(started: Controllers): Promise<void> {
   print("         The pool is empty again.\n");
 }
 
+const interrupted = new Promise<"interrupted">((resolve) => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => resolve("interrupted"));
+});
+
 async function main(): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const started = await step("      start simulator, controller and node", () => start(stack));
   try {
-    await demo(started);
+    if (await Promise.race([demo(started), interrupted]) === "interrupted") return;
     conclude();
     if (keep !== "keep") return;
     print(howToReach(started));
-    await new Promise<void>((resolve) => {
-      for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, resolve);
-    });
+    await interrupted;
   } catch (error) {
     for (const process of [started.controller, started.node, started.simulator]) {
       if (process) print(`\n--- what the ${process.mode} wrote\n${process.output}\n`);
