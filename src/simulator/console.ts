@@ -9,6 +9,8 @@ export interface ConsoleLine extends Omit<Surroundings, "output"> {
   policies: readonly string[];
   /** Called when the line has no mistakes of form, before anything runs. */
   started?: (commands: readonly string[]) => Promise<void>;
+  /** Called when the line has failed, with the text that tells it: the last line of the output. */
+  failed?: (text: string) => void;
   /** Called when the line has run, with all that it put out. */
   ended?: (commands: readonly string[], output: string) => Promise<void>;
 }
@@ -33,6 +35,7 @@ export async function runLine(line: string, options: ConsoleLine): Promise<strin
     if (error instanceof Cancelled) throw error;
     // Whatever goes wrong in here is told to the client: the server lives on.
     lines.push(error instanceof ConsoleError ? error.message : `failure: internal error: ${messageOf(error)}`);
+    options.failed?.(lines.at(-1) ?? "");
   }
   const output = lines.map((text) => `${text}\r\n`).join("");
   await options.ended?.(commands, output);

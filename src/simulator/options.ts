@@ -34,6 +34,10 @@ export interface Guesses {
   noRows?: "brackets" | "nothing";
   /** Numbers in JSON as `2048.000000`. Default false. */
   jsonDecimals?: boolean;
+  /** The exit status of a line that failed. Default 0: it is told by its text alone. */
+  failureStatus?: number;
+  /** The text of a failure goes to standard error. Default false: to standard output. */
+  failuresOnStderr?: boolean;
   /** Channels at once; those beyond are opened and never answered. Default 18. */
   maxChannels?: number;
   /** Milliseconds from a reboot's end until the exports are back. Default 0. */

@@ -2,7 +2,7 @@ import { abortable, pause, throwIfAborted } from "../runtime/deadline.ts";
 import { log } from "../runtime/log.ts";
 import { type ConsoleLine, runLine } from "./console.ts";
 import type { Faults } from "./faults.ts";
-import type { Exec } from "./ssh_server.ts";
+import type { Answer, Exec } from "./ssh_server.ts";
 import { ConsoleError } from "./syntax.ts";
 
 /** What {@linkcode Sessions} needs. */
@@ -13,6 +13,8 @@ export interface SessionsOptions {
   latency: Readonly<Record<string, number>>;
   maxChannels: number;
   outlivesChannel: boolean;
+  failureStatus: number;
+  failuresOnStderr: boolean;
 }
 
 /** Runs the lines of all channels: counts them, takes time, and lets happen what is to go wrong. */
@@ -54,17 +56,26 @@ export class Sessions {
     exec.signal.addEventListener("abort", () => this.#channels.delete(exec));
     if (this.#channels.size > this.#options.maxChannels) return;
     const power = this.#power.signal;
+    let failure: string | undefined;
     try {
       const output = await runLine(exec.line, {
         ...this.#options.console,
+        failed: (text) => failure = `${text}\r\n`,
         started: (commands) => this.#started(commands, exec, power),
         before: (command) => this.#before(command, exec, power),
         ended: (commands, output) => this.#ended(commands, output, { exec, power }),
       });
-      exec.answer(output);
+      exec.answer(this.#answer(output, failure));
     } catch (error) {
       if (!power.aborted && !exec.signal.aborted) log.error("the simulator dropped a line", { error });
     }
+  }
+
+  #answer(output: string, failure: string | undefined): Answer {
+    const { failureStatus, failuresOnStderr } = this.#options;
+    if (failure === undefined) return { text: output, errors: "", status: 0 };
+    if (!failuresOnStderr) return { text: output, errors: "", status: failureStatus };
+    return { text: output.slice(0, -failure.length), errors: failure, status: failureStatus };
   }
 
   async #started(commands: readonly string[], exec: Exec, power: AbortSignal): Promise<void> {

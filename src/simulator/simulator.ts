@@ -52,6 +52,8 @@ export const guessDefaults: Decided = {
   outlivesChannel: true,
   noRows: "brackets",
   jsonDecimals: false,
+  failureStatus: 0,
+  failuresOnStderr: false,
   maxChannels: 18,
   exportsBackAfter: 0,
 };
@@ -102,7 +104,7 @@ export class Simulator {
       exporter: exporterOf(options),
       guesses: this.#guesses,
     });
-    const { noRows, jsonDecimals, maxChannels, outlivesChannel } = this.#guesses;
+    const { noRows, jsonDecimals, maxChannels, outlivesChannel, failureStatus, failuresOnStderr } = this.#guesses;
     const policies = options.policies ?? ["ssh", "read", "write"];
     this.#console = { menus: this.#makeMenus(), policies, noRows, jsonDecimals };
     plantRows(this.#disks, options);
@@ -119,6 +121,8 @@ export class Simulator {
       latency: options.latency ?? {},
       maxChannels,
       outlivesChannel,
+      failureStatus,
+      failuresOnStderr,
     });
     this.#server = new SshServer({
       host: this.host,

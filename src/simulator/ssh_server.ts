@@ -3,13 +3,20 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import ssh2 from "ssh2";
 import { isAuthorized } from "./keys.ts";
 
+/** What a line has put out on either stream, and how it ended. */
+export interface Answer {
+  text: string;
+  errors: string;
+  status: number;
+}
+
 /** A command line that came over a channel. */
 export interface Exec {
   line: string;
   /** Aborts when the channel or its connection has ended. */
   signal: AbortSignal;
-  /** Sends an answer and the exit status 0. */
-  answer: (text: string) => void;
+  /** Sends an answer and its exit status. */
+  answer: (answer: Answer) => void;
   /** Sends a part of an answer, then resets the connection. */
   cut: (text?: string) => void;
 }
@@ -106,10 +113,11 @@ function execOn(channel: ssh2.ServerChannel, about: { socket: Socket; gone: Abor
   return {
     line,
     signal: gone.signal,
-    answer(text) {
+    answer({ text, errors, status }) {
       if (gone.signal.aborted) return;
       channel.write(text);
-      channel.exit(0);
+      if (errors !== "") channel.stderr.write(errors);
+      channel.exit(status);
       channel.end();
     },
     cut(text = "") {

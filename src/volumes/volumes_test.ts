@@ -359,9 +359,13 @@ Deno.test("Volumes: everything works as well where the guesses about RouterOS tu
     outlivesChannel: false,
     noRows: "nothing" as const,
     jsonDecimals: true,
+    failureStatus: 1,
+    failuresOnStderr: true,
   };
   await using it = await routerOs({ simulator: { guesses } });
   assertEquals(await it.volumes.get(id), undefined);
+  it.simulator.faults.noSpace();
+  await assertRejects(() => it.volumes.create(request()), NoSpace, "not enough space");
   await it.volumes.create(request());
   await it.volumes.create(request());
   assertEquals(await it.volumes.expand(id, { required: 2n * GIB, limit: 0n }), 2n * GIB);
