@@ -12,12 +12,12 @@ import {
   VolumeCapability_AccessMode_Mode as Mode,
   VolumeUsage_Unit as Unit,
 } from "../../proto/gen/csi_pb.ts";
-import { InvalidArgument } from "../runtime/errors.ts";
+import { InvalidArgument, NotFound } from "../runtime/errors.ts";
 import { expand } from "../staging/expand.ts";
-import { type StagingOptions, stagingParts } from "../staging/parts.ts";
+import { type StagingOptions, stagingParts, type Usage } from "../staging/parts.ts";
 import { publish, unpublish } from "../staging/publish.ts";
 import { stage } from "../staging/stage.ts";
-import { stats, type Usage } from "../staging/stats.ts";
+import { stats } from "../staging/stats.ts";
 import { unstage } from "../staging/unstage.ts";
 import type { Capability, VolumeInput } from "../staging/volume.ts";
 import { useOf } from "./capability.ts";
@@ -78,14 +78,14 @@ export function nodeService(options: NodeOptions): Handlers<typeof Node> {
 
     async nodeGetVolumeStats(request: NodeGetVolumeStatsRequest, call: CallContext) {
       const volumeId = required(request.volumeId, "volume_id");
-      const volumePath = required(request.volumePath, "volume_path");
+      const volumePath = volumePathOf(request);
       const { usage, condition } = await stats(parts, { volumeId, volumePath }, call);
       return { usage: usage.map(usageMessage), volumeCondition: condition };
     },
 
     async nodeExpandVolume(request: NodeExpandVolumeRequest, call: CallContext) {
       const volumeId = required(request.volumeId, "volume_id");
-      const volumePath = required(request.volumePath, "volume_path");
+      const volumePath = volumePathOf(request);
       const requiredBytes = Number(request.capacityRange?.requiredBytes ?? 0n);
       return { capacityBytes: BigInt(await expand(parts, { volumeId, volumePath, requiredBytes }, call)) };
     },
@@ -136,8 +136,23 @@ function required(value: string, field: string): string {
 }
 
 function path(value: string, field: string): string {
-  if (isAbsolute(required(value, field)) && !value.split("/").includes("..")) return value;
-  throw new InvalidArgument(`${field} '${value}' is no absolute path without '..': give one`);
+  if (!isAbsolute(required(value, field)) || value.includes("\0") || value.split("/").includes("..")) {
+    throw new InvalidArgument(`${field} ${JSON.stringify(value)} is no absolute path without '..' and NUL: give one`);
+  }
+  const granted = (["read", "write"] as const).every((name) =>
+    Deno.permissions.querySync({ name, path: value }).state === "granted"
+  );
+  if (granted) return value;
+  throw new InvalidArgument(
+    `${field} '${value}' lies outside of what the driver may touch, the kubelet's folder /var/lib/kubelet: where the kubelet ` +
+      "has another one (--root-dir), start the driver with permission to read and write that (-A, or --allow-read and --allow-write)",
+  );
+}
+
+/** A path where a volume is said to be. Of a relative one it is known that nothing of ours is there. */
+function volumePathOf({ volumeId, volumePath }: NodeGetVolumeStatsRequest | NodeExpandVolumeRequest): string {
+  if (isAbsolute(required(volumePath, "volume_path"))) return path(volumePath, "volume_path");
+  throw new NotFound(`volume ${volumeId} is not at '${volumePath}', which is no absolute path: give the path it is at`);
 }
 
 function usageMessage({ unit, total, used, available }: Usage) {

@@ -137,3 +137,38 @@ Deno.test({
     assertEquals((await node.parts.sessions.ofVolume(volumeId)).length, 0);
   },
 });
+
+Deno.test("the Node service refuses a path with NUL, and a block volume that is to be read-only", async () => {
+  const { nodeUnpublishVolume, nodeGetVolumeStats, nodeStageVolume, nodePublishVolume } = service();
+  const nul = { volumeId, targetPath: "/a\0b", volumePath: "/a\0b" };
+  const unpublish = create(NodeUnpublishVolumeRequestSchema, nul);
+  await assertRejects(() => nodeUnpublishVolume(unpublish, call), InvalidArgument, "NUL");
+  const stats = create(NodeGetVolumeStatsRequestSchema, nul);
+  await assertRejects(() => nodeGetVolumeStats(stats, call), InvalidArgument, "NUL");
+  const block = (mode: Mode): CapabilityInit => ({
+    accessType: { case: "block", value: {} },
+    accessMode: { mode },
+  });
+  const volume = { volumeId, stagingTargetPath: "/staging", targetPath: "/target" };
+  const reader = { ...volume, volumeCapability: block(Mode.SINGLE_NODE_READER_ONLY) };
+  const staging = create(NodeStageVolumeRequestSchema, { ...reader, publishContext: { nvme_address: "10.0.0.1" } });
+  await assertRejects(() => nodeStageVolume(staging, call), InvalidArgument, "read-only");
+  const publish = create(NodePublishVolumeRequestSchema, reader);
+  await assertRejects(() => nodePublishVolume(publish, call), InvalidArgument, "read-only");
+  const readonly = { ...volume, volumeCapability: block(Mode.SINGLE_NODE_WRITER), readonly: true };
+  const writer = create(NodePublishVolumeRequestSchema, readonly);
+  await assertRejects(() => nodePublishVolume(writer, call), InvalidArgument, "read-only");
+});
+
+Deno.test({
+  name: "the Node service names the kubelet's folder for a path that it has no permission for",
+  permissions: { read: ["/var/lib/kubelet"], write: ["/var/lib/kubelet"] },
+  async fn() {
+    const { nodeUnpublishVolume, nodeGetVolumeStats } = service();
+    const outside = { volumeId, targetPath: "/mnt/pods/x", volumePath: "/mnt/pods/x" };
+    const unpublish = create(NodeUnpublishVolumeRequestSchema, outside);
+    await assertRejects(() => nodeUnpublishVolume(unpublish, call), InvalidArgument, "/var/lib/kubelet");
+    const stats = create(NodeGetVolumeStatsRequestSchema, outside);
+    await assertRejects(() => nodeGetVolumeStats(stats, call), InvalidArgument, "/var/lib/kubelet");
+  },
+});

@@ -2,16 +2,7 @@ import type { Commands } from "../runtime/command.ts";
 import { abortable, Deadline } from "../runtime/deadline.ts";
 import { blockNumberOf } from "../runtime/device_number.ts";
 import { AlreadyExists, FailedPrecondition, messageOf } from "../runtime/errors.ts";
-import { type Mount, mountAround } from "./mountinfo.ts";
-
-async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
-  try {
-    return await Deno.lstat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
+import { infoOf, type Mount, mountAround } from "./mountinfo.ts";
 
 /** The device that a node stands for; `undefined` when nothing, or anything else, is there. Opens nothing. */
 export async function deviceNodeAt(path: string): Promise<string | undefined> {
@@ -44,7 +35,8 @@ export async function ensureDeviceNode(
     const { code, stderr } = await options.commands.run("mknod", args, options);
     if (code !== 0) {
       throw new FailedPrecondition(
-        `the device node ${path} cannot be made: ${stderr.trim()}. The driver needs CAP_MKNOD`,
+        `the device node ${path} cannot be made: ${stderr.trim()}. Whoever publishes makes the folder above it, and the ` +
+          "driver needs CAP_MKNOD",
       );
     }
   }
@@ -65,16 +57,14 @@ function whyNot(path: string, mounts: readonly Mount[], error: unknown): string 
 }
 
 /**
- * Removes a device node, or the empty file that older drivers bind-mounted a device over. Nothing there is fine.
+ * Removes a device node of a number that the caller has found to be its own. Nothing there is fine.
  * @throws {FailedPrecondition} when it is anything else
  */
-export async function removeDeviceNode(path: string): Promise<void> {
+export async function removeDeviceNode(path: string, majorMinor: string): Promise<void> {
   const info = await infoOf(path);
   if (!info) return;
-  if (!info.isBlockDevice && !(info.isFile && info.size === 0)) {
-    throw new FailedPrecondition(
-      `${path} is neither a device node nor an empty file: it is left alone; look what it is`,
-    );
+  if (blockNumberOf(info) !== majorMinor) {
+    throw new FailedPrecondition(`${path} is no node of device ${majorMinor}: it is left alone; look what it is`);
   }
   await Deno.remove(path);
 }

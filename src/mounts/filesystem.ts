@@ -57,8 +57,9 @@ export class Filesystems {
   }
 
   /**
-   * Looks what is on a device. Empty is only what blkid and wipefs find nothing on and whose first and last MiB are
-   * zeros: blkid alone says "nothing" too when it cannot read the device.
+   * Looks what is on a device. Empty is only what blkid and wipefs find nothing on and which holds zeros at its beginning,
+   * its end, where second superblocks are, and at places spread between: blkid alone says "nothing" too when it cannot read
+   * the device, and when a filesystem has lost its first superblock.
    * @throws {Unreachable} when any of them gives another answer
    */
   async content(disk: Disk): Promise<Content> {
@@ -68,14 +69,14 @@ export class Filesystems {
     const wipefs = await this.#run("wipefs", ["--no-act", disk.path], this.#deadlines.command);
     if (wipefs.code !== 0) throw unexpected("wipefs --no-act", disk, wipefs);
     if (wipefs.stdout.trim() !== "") return { kind: "other", type: shortened(wipefs.stdout) };
-    for (const offset of [0, Math.max(0, disk.size - MiB)]) {
+    for (const offset of placesToRead(disk.size)) {
       if (!await this.#zeros(disk, offset)) return { kind: "data", where: `the MiB at byte ${offset}` };
     }
     return { kind: "empty" };
   }
 
   async #zeros(disk: Disk, offset: number): Promise<boolean> {
-    const bytes = Math.min(MiB, disk.size);
+    const bytes = Math.min(MiB, disk.size - offset);
     const args = ["-s", `--ignore-initial=${offset}:0`, `--bytes=${bytes}`, disk.path, "/dev/zero"];
     const output = await this.#run("cmp", args, this.#deadlines.command);
     if (output.code > 1) throw unexpected("cmp", disk, output);
@@ -84,24 +85,46 @@ export class Filesystems {
 
   /** Whether a mkfs.xfs was interrupted: `sb_inprogress`, byte 126 of the superblock (kernel: fs/xfs/libxfs/xfs_format.h). */
   async xfsUnfinished(disk: Disk): Promise<boolean> {
-    const output = await this.#run(
-      "od",
-      ["-A", "n", "-t", "u1", "-j", "126", "-N", "1", disk.path],
-      this.#deadlines.command,
-    );
+    return await this.#bytes(disk, 126, 1) === "01";
+  }
+
+  /**
+   * Whether a second superblock of ext or xfs is on a device whose first one nobody can name: then this is more likely a
+   * filesystem that lost its first superblock than a mkfs that was cut off.
+   */
+  async hasSecondSuperblock(disk: Disk): Promise<boolean> {
+    for (const { at, magic } of secondSuperblocks(disk.size)) {
+      const length = magic.split(" ").length;
+      if (at + length <= disk.size && await this.#bytes(disk, at, length) === magic) return true;
+    }
+    return false;
+  }
+
+  /** Bytes in hexadecimal, with a blank between. */
+  async #bytes(disk: Disk, at: number, count: number): Promise<string> {
+    const args = ["-A", "n", "-t", "x1", "-j", String(at), "-N", String(count), disk.path];
+    const output = await this.#run("od", args, this.#deadlines.command);
     if (output.code !== 0) throw unexpected("od", disk, output);
-    return output.stdout.trim() === "1";
+    return output.stdout.trim();
   }
 
   /**
    * Makes a filesystem on a device that {@linkcode content} has just proven empty.
    * @param options.force over what an interrupted mkfs left, which mkfs.xfs refuses by itself (mkfs.ext4 asks terminals only)
+   * @throws {NotInstalled} before anything was written
+   * @throws {Unreachable} when it fails
    */
   async make(type: FilesystemType, disk: Disk, options: { force: boolean }): Promise<void> {
     const { args, force } = makers[type];
     const all = [...args, ...(options.force ? [force] : []), disk.path];
     const output = await this.#run(`mkfs.${type}`, all, this.#deadlines.mkfs);
-    if (output.code !== 0) throw unexpected(`mkfs.${type}`, disk, output);
+    if (output.code === 0) return;
+    throw new Unreachable(
+      `'mkfs.${type} ${all.join(" ")}' ended with ${output.code} and said: ${
+        said(output)
+      }. What it began is made anew when ` +
+        "it is tried again on this node. Look whether the volume is large enough for the filesystem, and at dmesg",
+    );
   }
 
   /**
@@ -118,12 +141,15 @@ export class Filesystems {
       if (!(error instanceof NotInstalled)) throw error;
       return log.warn("the filesystem is not checked: e2fsck is not installed", { device: disk.path });
     }
-    const said = output.stdout + output.stderr;
-    if (output.code < 4 || /skipping journal recovery/i.test(said)) return;
+    // Exit codes of e2fsck(8), added up: 4 errors left, 8 operational error, 16 usage, 32 cancelled, 128 + n by a signal.
+    const leftErrors = output.code < 128 && (output.code & 4) !== 0;
+    if (output.code >= 8 && !leftErrors) throw unexpected("e2fsck -n", disk, output);
+    const text = output.stdout + output.stderr;
+    if (!leftErrors || /skipping journal recovery/i.test(text)) return;
     throw new FailedPrecondition(
       `the ${type} filesystem on ${disk.path} is damaged and nothing was written to it. e2fsck said: ` +
         `${
-          shortened(said)
+          shortened(text)
         }. Take a copy of the volume, then repair it with 'e2fsck -f ${disk.path}' while no pod uses it`,
     );
   }
@@ -159,13 +185,41 @@ function recognised(exported: string): Content {
   return { kind: "other", type: type ?? `${fields.get("PTTYPE") ?? "partition"} table` };
 }
 
-function unexpected(program: string, disk: { path: string }, { code, stderr, stdout }: Output): Unreachable {
+function unexpected(program: string, disk: { path: string }, output: Output): Unreachable {
   return new Unreachable(
-    `'${program}' on ${disk.path} ended with ${code}: ${
-      shortened(stderr.trim() || stdout)
-    }. Nothing is concluded from ` +
-      "that; it is tried again. Look at the NVMe session of the volume and at dmesg",
+    `'${program}' on ${disk.path} ended with ${output.code}: ${
+      said(output)
+    }. Nothing is concluded from that; it is tried ` +
+      "again. Look at the NVMe session of the volume and at dmesg",
   );
+}
+
+function said({ stdout, stderr }: Output): string {
+  return shortened(stderr.trim() || stdout) || "nothing";
+}
+
+/** Where the second allocation group of an xfs of this size begins (xfsprogs: calc_default_ag_geometry(), 4 KiB blocks). */
+function xfsSecondGroup(size: number): number {
+  const largest = 2 ** 40 / 4096 - 1;
+  return Math.min(Math.ceil(Math.floor(size / 4096) / 4), largest) * 4096;
+}
+
+/** Where ext4 has its first backup superblock: at block 32768 of 4 KiB, 16384 of 2 KiB, 8193 of 1 KiB (kernel: fs/ext4/super.c). */
+const extBackups = [32_768 * 4096, 16_384 * 2048, 8193 * 1024];
+
+/** `s_magic`, byte 56 of an ext superblock, and `sb_magicnum`. */
+function secondSuperblocks(size: number): { at: number; magic: string }[] {
+  return [...extBackups.map((at) => ({ at: at + 56, magic: "53 ef" })), {
+    at: xfsSecondGroup(size),
+    magic: "58 46 53 42",
+  }];
+}
+
+/** The beginnings of the MiB that must be zeros. */
+function placesToRead(size: number): number[] {
+  const spread = Array.from({ length: 7 }, (_, i) => Math.floor(size * (i + 1) / 8 / MiB) * MiB);
+  const places = [0, Math.max(0, size - MiB), ...extBackups, xfsSecondGroup(size), ...spread];
+  return [...new Set(places)].filter((place) => place === 0 || place < size);
 }
 
 function shortened(text: string): string {

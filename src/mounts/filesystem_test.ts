@@ -71,6 +71,54 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Filesystems.content() does not call empty what has lost its beginning, nor what has data in its middle",
+  ignore,
+  async fn() {
+    for (const args of [["mkfs.ext4", "-q"], ["mkfs.ext4", "-q", "-b", "1024"], ["mkfs.xfs", "-q"]]) {
+      await using image = await Image.make();
+      const [program = "", ...options] = args;
+      await image.commands.run(program, [...options, image.path], { deadline: 20_000 });
+      await image.write(0, Array(MiB).fill(0));
+      await image.write(size - MiB, Array(MiB).fill(0));
+      assertEquals((await image.content()).kind, "data", args.join(" "));
+      assertEquals(await image.filesystems.hasSecondSuperblock(image), true, args.join(" "));
+    }
+    // Each place by itself: the backups of ext4 with blocks of 4, 2 and 1 KiB, and a group of xfs that is no quarter.
+    const places: [offset: number, bytes: number][] = [
+      [128 * MiB, size],
+      [32 * MiB, size],
+      [8193 * 1024, size],
+      [2 ** 40 - 4096, 4.5 * 2 ** 40],
+    ];
+    for (const [offset, bytes] of places) {
+      await using image = await Image.make();
+      await Deno.truncate(image.path, bytes);
+      await image.write(offset, [1]);
+      const where = `the MiB at byte ${offset}`;
+      assertEquals(await image.filesystems.content({ path: image.path, size: bytes }), { kind: "data", where });
+    }
+    await using image = await Image.make();
+    await image.write(5 * size / 8, [1]);
+    assertEquals(await image.content(), { kind: "data", where: `the MiB at byte ${5 * size / 8}` });
+    assertEquals(await image.filesystems.hasSecondSuperblock(image), false);
+  },
+});
+
+Deno.test({
+  name: "Filesystems.content() finds the second superblock of xfs where mkfs.xfs puts it, whatever the size",
+  ignore,
+  async fn() {
+    for (const bytes of [301 * MiB, 333 * MiB + 4096, 5 * 1024 * MiB + 3 * 4096, 4.5 * 2 ** 40]) {
+      await using image = await Image.make();
+      await Deno.truncate(image.path, bytes);
+      await image.commands.run("mkfs.xfs", ["-q", image.path], { deadline: 60_000 });
+      await image.write(0, Array(MiB).fill(0));
+      assertEquals(await image.filesystems.hasSecondSuperblock({ path: image.path, size: bytes }), true, `${bytes}`);
+    }
+  },
+});
+
+Deno.test({
   name: "Filesystems.content() names filesystems, and does not take swap, partitions or RAID for one",
   ignore,
   async fn() {
@@ -119,6 +167,29 @@ Deno.test({
       assertEquals(written < 80 * MiB, true, `${type} wrote ${written} bytes`);
       if (type === "xfs") await assertRejects(() => image.filesystems.make(type, image, { force: false }), Unreachable);
       await image.filesystems.make(type, image, { force: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "Filesystems.make() gives the words of a mkfs that fails",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    image.commands.instead = () => ({ code: 1, stdout: "", stderr: "mkfs.xfs: No space left\n" });
+    const making = () => image.filesystems.make("xfs", image, { force: false });
+    await assertRejects(making, Unreachable, "ended with 1 and said: mkfs.xfs: No space left. What it began");
+  },
+});
+
+Deno.test({
+  name: "Filesystems.check() calls nothing damaged when e2fsck itself could not work or was killed",
+  ignore,
+  async fn() {
+    await using image = await Image.make();
+    for (const code of [8, 16, 32, 128, 137, 143]) {
+      image.commands.instead = () => ({ code, stdout: "", stderr: "Device or resource busy" });
+      await assertRejects(() => image.filesystems.check("ext4", image), Unreachable, "Nothing is concluded");
     }
   },
 });

@@ -1,6 +1,7 @@
 import type { Commands } from "../runtime/command.ts";
 import { AlreadyExists, FailedPrecondition, InUse, messageOf } from "../runtime/errors.ts";
-import { type Mount, mountAt, type MountTable, refuseStorm, resolved } from "./mountinfo.ts";
+import { log } from "../runtime/log.ts";
+import { infoOf, type Mount, mountAt, type MountTable, refuseStorm, resolved } from "./mountinfo.ts";
 
 interface Cancellable {
   signal?: AbortSignal | undefined;
@@ -31,43 +32,51 @@ export class Mounts {
   }
 
   /**
+   * Looks whether something is mounted at a path or could be: a mount at a link would stand where the link points to, unseen.
+   * @throws {FailedPrecondition} when the path is a link or no folder
+   */
+  async requirePlace(path: string, options: Cancellable = {}): Promise<void> {
+    if (!await this.at(path, options)) await requireFolder(path);
+  }
+
+  /**
    * Makes sure that a device's filesystem is mounted at a folder that exists. A no-op when it is.
-   * @returns whether it was mounted now
-   * @throws {AlreadyExists} when another device is mounted there
+   * @throws {AlreadyExists} when another device is mounted there, or the same in the other mode
+   * @throws {FailedPrecondition} when the path is a link or no folder
    */
   async mount(
     device: { path: string; majorMinor: string },
     target: string,
     options: { fsType: string; mountOptions: readonly string[] } & Cancellable,
-  ): Promise<boolean> {
-    if (await this.#there(device.majorMinor, target, options)) return false;
+  ): Promise<void> {
+    const there = await this.#there(device.majorMinor, target, options);
+    if (there) return requireMode(there, options.mountOptions.includes("ro"));
     const chosen = options.mountOptions.length > 0 ? ["-o", options.mountOptions.join(",")] : [];
     await this.#run("mount", ["-t", options.fsType, ...chosen, device.path, target], options);
-    await this.#require(device.majorMinor, target, options);
-    return true;
+    await this.#requireMade(device.majorMinor, target, options);
   }
 
   /**
    * Makes sure that the filesystem mounted at `source` is seen at `target` too, read-only if asked.
+   * @param options.begun whether an earlier call began to make it read-only: bind and read-only are two calls of the kernel,
+   * and one that was cut off between them left it writable
    * @throws {AlreadyExists} when another device is there, or the same in the other mode
+   * @throws {FailedPrecondition} when the target is a link or no folder
    */
   async bind(
     source: Mount,
     target: string,
-    options: { readOnly: boolean } & Cancellable,
+    options: { readOnly: boolean; begun?: boolean } & Cancellable,
   ): Promise<void> {
     const { majorMinor } = source;
-    const made = !await this.#there(majorMinor, target, options);
-    if (made) await this.#run("mount", ["--bind", source.target, target], options);
-    const mount = await this.#require(majorMinor, target, options);
-    const isReadOnly = mount.options.includes("ro");
-    if (options.readOnly) {
-      // Bind and read-only are two calls of the kernel: a crash between them leaves the first, which the next try mends.
-      if (!isReadOnly) await this.#run("mount", ["-o", "remount,bind,ro", target], options);
-      return;
-    }
-    if (made || !isReadOnly || source.options.includes("ro")) return;
-    throw new AlreadyExists(`${target} is published read-only and was asked for writable: unpublish it first`);
+    const there = await this.#there(majorMinor, target, options);
+    if (there) {
+      const mends = options.readOnly && options.begun === true;
+      if (!mends) requireMode(there, options.readOnly || source.options.includes("ro"));
+    } else await this.#run("mount", ["--bind", source.target, target], options);
+    const mount = there ?? await this.#requireMade(majorMinor, target, options);
+    if (!options.readOnly || mount.options.includes("ro")) return;
+    await this.#run("mount", ["-o", "remount,bind,ro", target], options);
   }
 
   /**
@@ -94,10 +103,10 @@ export class Mounts {
     }
   }
 
-  async #there(majorMinor: string, target: string, options: Cancellable): Promise<boolean> {
+  async #there(majorMinor: string, target: string, options: Cancellable): Promise<Mount | undefined> {
     const mounts = await this.all(options);
     const mount = mountAt(mounts, await resolved(target) ?? target);
-    if (mount?.majorMinor === majorMinor) return true;
+    if (mount?.majorMinor === majorMinor) return mount;
     if (mount) {
       throw new AlreadyExists(
         `${target} is a mount of another device already: ${mount.source} (${mount.majorMinor}), not ${majorMinor}. ` +
@@ -105,12 +114,15 @@ export class Mounts {
       );
     }
     refuseStorm(mounts, majorMinor);
-    return false;
+    await requireFolder(target);
+    return undefined;
   }
 
-  async #require(majorMinor: string, target: string, options: Cancellable): Promise<Mount> {
+  /** The mount that was just made. One that is not seen as it should be is taken away again, so that none are stacked. */
+  async #requireMade(majorMinor: string, target: string, options: Cancellable): Promise<Mount> {
     const mount = await this.at(target, options);
     if (mount?.majorMinor === majorMinor) return mount;
+    await this.#run("umount", [target], {}).catch((error) => log.warn("a mount is not undone", { target, error }));
     throw this.#unshared(target);
   }
 
@@ -130,6 +142,22 @@ export class Mounts {
     }
     throw new FailedPrecondition(`${said}. The kernel's reason stands at the end of dmesg`);
   }
+}
+
+/** @throws {AlreadyExists} when a mount is writable and should be read-only, or the other way round */
+function requireMode(mount: Mount, readOnly: boolean): void {
+  if (mount.options.includes("ro") === readOnly) return;
+  const [is, asked] = readOnly ? ["writable", "read-only"] : ["read-only", "writable"];
+  throw new AlreadyExists(`${mount.target} is mounted ${is} and was asked for ${asked}: unmount (unpublish) it first`);
+}
+
+async function requireFolder(path: string): Promise<void> {
+  const info = await infoOf(path);
+  if (info?.isDirectory) return;
+  const found = !info ? "does not exist" : info.isSymlink ? "is a symbolic link" : "is no folder";
+  throw new FailedPrecondition(
+    `${path} ${found}: nothing is mounted there. Whoever stages or publishes makes a folder; look what else made it`,
+  );
 }
 
 /**

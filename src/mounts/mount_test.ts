@@ -64,6 +64,12 @@ Deno.test({
     const source = await host.filesystem("source");
     const target = await host.folder("target");
     await run("mount", "--bind", source.target, target); // As far as the driver had come.
+    await assertRejects(
+      () => host.mounts.bind(source, target, { readOnly: true }),
+      AlreadyExists,
+      "is mounted writable",
+    );
+    await host.mounts.bind(source, target, { readOnly: true, begun: true });
     await host.mounts.bind(source, target, { readOnly: true });
     assert((await host.mounts.at(target))?.options.includes("ro"));
     assertEquals(await host.count(target), 1);
@@ -104,6 +110,46 @@ Deno.test({
     const target = await host.folder("target");
     await assertRejects(() => mounts.bind(source, target, { readOnly: false }), FailedPrecondition, "has 100 mounts");
     assertEquals(host.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "Mounts.bind() and Mounts.mount() refuse a target that is a link, a file or not there",
+  ignore,
+  async fn() {
+    await using host = await Host.start();
+    const source = await host.filesystem("source");
+    const elsewhere = await host.folder("elsewhere");
+    const paths = { link: "is a symbolic link", file: "is no folder", absent: "does not exist" };
+    await Deno.symlink(elsewhere, `${host.standIn.folder}/link`);
+    await Deno.writeTextFile(`${host.standIn.folder}/file`, "");
+    for (const [name, why] of Object.entries(paths)) {
+      const target = `${host.standIn.folder}/${name}`;
+      await assertRejects(() => host.mounts.bind(source, target, { readOnly: false }), FailedPrecondition, why);
+      const device = { path: "/nonexistent", majorMinor: "259:77" };
+      const options = { fsType: "ext4", mountOptions: [] };
+      await assertRejects(() => host.mounts.mount(device, target, options), FailedPrecondition, why);
+      await assertRejects(() => host.mounts.requirePlace(target), FailedPrecondition, why);
+    }
+    assertEquals([host.commands.started, await host.count(elsewhere)], [[], 0]);
+  },
+});
+
+Deno.test({
+  name: "Mounts undoes a mount of its own that is not what it should be",
+  ignore,
+  async fn() {
+    await using host = await Host.start();
+    const [source, other] = [await host.filesystem("source"), await host.filesystem("other")];
+    const target = await host.folder("target");
+    // Another device comes between the look and the mount.
+    const wrong = { ...source, target: other.target };
+    await assertRejects(
+      () => host.mounts.bind(wrong, target, { readOnly: false }),
+      FailedPrecondition,
+      "Bidirectional",
+    );
+    assertEquals([await host.count(target), await host.count(other.target)], [0, 1]);
   },
 });
 
@@ -193,9 +239,10 @@ Deno.test({
       const file = `${host.standIn.folder}/file`;
       await Deno.writeTextFile(file, "precious");
       await assertRejects(() => ensureDeviceNode(file, device.majorMinor, options), AlreadyExists, "no device node");
-      await assertRejects(() => removeDeviceNode(file), FailedPrecondition, "left alone");
-      await removeDeviceNode(target);
-      await removeDeviceNode(target);
+      await assertRejects(() => removeDeviceNode(file, device.majorMinor), FailedPrecondition, "left alone");
+      await assertRejects(() => removeDeviceNode(target, "259:77"), FailedPrecondition, "left alone");
+      await removeDeviceNode(target, device.majorMinor);
+      await removeDeviceNode(target, device.majorMinor);
       assertEquals(await deviceNodeAt(target), undefined);
     } finally {
       await device.detach();

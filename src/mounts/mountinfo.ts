@@ -10,8 +10,6 @@ export interface Mount {
   target: string;
   /** Options of this mount (`ro`, `nosuid` …). */
   options: string[];
-  /** `shared:7`, `master:3` … */
-  propagation: string[];
   fsType: string;
   source: string;
   /** Options of the filesystem itself, whichever mount it is seen through. */
@@ -38,7 +36,6 @@ function parseLine(line: string): Mount {
     root: unescape(root),
     target: unescape(target),
     options: (options ?? "").split(","),
-    propagation: fields.slice(6, end),
     fsType: fsType ?? "",
     source: unescape(source ?? ""),
     superOptions: (superOptions ?? "").split(","),
@@ -91,7 +88,22 @@ export async function resolved(path: string): Promise<string | undefined> {
   try {
     return `${await Deno.realPath(dirname(plain))}/${plain.slice(plain.lastIndexOf("/") + 1)}`.replace("//", "/");
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (isNothing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Whether an error says that nothing is at a path: neither it nor, perhaps, its folder, or a file where that should be. */
+export function isNothing(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+}
+
+/** What is at a path, itself, not what a link there points to; `undefined` when nothing is. Opens nothing. */
+export async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.lstat(path);
+  } catch (error) {
+    if (isNothing(error)) return undefined;
     throw error;
   }
 }

@@ -5,7 +5,7 @@ import { FailedPrecondition, InvalidArgument, messageOf, TimedOut, Unreachable }
 import { log } from "../runtime/log.ts";
 import { parseManagedNqn } from "./nqn.ts";
 import type { ManagedSession, Namespace, Session, Sysfs } from "./sysfs.ts";
-import { Places, Turns } from "./turns.ts";
+import { Places } from "./places.ts";
 
 /** Where an export is, and how the kernel is to hold on to it. */
 export interface Target {
@@ -35,17 +35,23 @@ export interface NvmeDeadlines {
   command: number;
 }
 
+interface Cancellable {
+  signal?: AbortSignal | undefined;
+}
+
 const probeDeadline = 2000;
 /** Connects that the kernel is given at the same time. */
 const atOnce = 4;
 
-/** The life of the NVMe/TCP sessions under one managed prefix. It never touches another. */
+/**
+ * The life of the NVMe/TCP sessions under one managed prefix. It never touches another. One caller at a time for each
+ * volume: the server sees to that (CSI 1.13, "Concurrency").
+ */
 export class Sessions {
   readonly #commands: Commands;
   readonly #sysfs: Sysfs;
   readonly #prefix: string;
   readonly #deadlines: NvmeDeadlines;
-  readonly #turns = new Turns();
   readonly #places = new Places(atOnce);
 
   constructor(options: { commands: Commands; sysfs: Sysfs; prefix: string; deadlines: NvmeDeadlines }) {
@@ -56,16 +62,16 @@ export class Sessions {
   }
 
   /** The sessions of a volume, of whatever generation, live or not. */
-  async ofVolume(volumeId: string): Promise<ManagedSession[]> {
-    return (await this.#sysfs.managed(this.#prefix)).filter((session) => session.volumeId === volumeId);
+  async ofVolume(volumeId: string, options: Cancellable = {}): Promise<ManagedSession[]> {
+    return (await this.#sysfs.managed(this.#prefix, options)).filter((session) => session.volumeId === volumeId);
   }
 
   /**
    * The device behind an NQN, as it is called now.
    * @throws {Unreachable} when there is no session or it is not live: its device must not be touched
    */
-  async device(nqn: string): Promise<Device> {
-    const session = await this.#sysfs.session(this.#ours(nqn));
+  async device(nqn: string, options: Cancellable = {}): Promise<Device> {
+    const session = await this.#sysfs.session(this.#ours(nqn), options);
     if (!session) throw new Unreachable(`this node has no NVMe session of ${nqn}: the volume must be staged (again)`);
     return deviceOf(session);
   }
@@ -74,18 +80,16 @@ export class Sessions {
    * Makes sure that a live session of the target exists and its device can be used.
    * @throws {Unreachable} when the server does not answer or the session does not come alive in time
    */
-  async connect(target: Target, options: { signal?: AbortSignal | undefined } = {}): Promise<Device> {
+  async connect(target: Target, options: Cancellable = {}): Promise<Device> {
     const nqn = this.#ours(target.nqn);
     using deadline = new Deadline(this.#deadlines.connect, `the NVMe session of ${nqn}`, options.signal);
     const { signal } = deadline;
     try {
-      return await this.#turns.run(nqn, async () => {
-        if (!await this.#settled(nqn, signal)) {
-          await probe(target, signal);
-          await this.#nvmeConnect(target, signal);
-        }
-        return await this.#usable(nqn, signal);
-      }, { signal });
+      if (!await this.#settled(nqn, signal)) {
+        await probe(target, signal);
+        await this.#nvmeConnect(target, signal);
+      }
+      return await this.#usable(nqn, signal);
     } catch (error) {
       if (!isLate(error) || options.signal?.aborted) throw error;
       throw await this.#explained(error, target);
@@ -96,40 +100,38 @@ export class Sessions {
    * Ends the session of this NQN and proves it: neither a controller nor a device of it is left.
    * @throws {Unreachable} when it is still there at the deadline
    */
-  async disconnect(nqn: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+  async disconnect(nqn: string, options: Cancellable = {}): Promise<void> {
     this.#ours(nqn);
     using deadline = new Deadline(this.#deadlines.command, `'nvme disconnect -n ${nqn}'`, options.signal);
     const { signal } = deadline;
-    await this.#turns.run(nqn, async () => {
-      if (!await this.#sysfs.session(nqn)) return;
+    try {
+      if (!await this.#sysfs.session(nqn, { signal })) return;
       const output = await this.#nvme(["disconnect", "-n", nqn], signal);
       if (output.code !== 0) throw failed("disconnect", nqn, output);
-      await poll(async () => await this.#sysfs.session(nqn) ? undefined : true, { signal });
-    }, { signal }).catch((error) => {
+      await poll(async () => await this.#sysfs.session(nqn, { signal }) ? undefined : true, { signal });
+    } catch (error) {
       if (!isLate(error) || options.signal?.aborted) throw error;
       throw new Unreachable(`the NVMe session of ${nqn} is still there after its disconnect: it is tried again`, {
         cause: error,
       });
-    });
+    }
   }
 
   /**
    * Asks the server for the namespace's size and waits until it is `wanted` bytes or more.
    * @throws {Unreachable} when it stays smaller
    */
-  async rescan(nqn: string, wanted: number, options: { signal?: AbortSignal | undefined } = {}): Promise<Device> {
+  async rescan(nqn: string, wanted: number, options: Cancellable = {}): Promise<Device> {
     this.#ours(nqn);
     using deadline = new Deadline(this.#deadlines.command, `${nqn} to grow`, options.signal);
     const { signal } = deadline;
     let seen = 0;
     try {
-      return await this.#turns.run(nqn, async () => {
-        await this.#nsRescan(nqn, signal);
-        return await poll(async () => {
-          const device = await this.device(nqn);
-          seen = device.size;
-          return seen >= wanted ? device : undefined;
-        }, { signal });
+      await this.#nsRescan(nqn, signal);
+      return await poll(async () => {
+        const device = await this.device(nqn, { signal });
+        seen = device.size;
+        return seen >= wanted ? device : undefined;
       }, { signal });
     } catch (error) {
       if (!isLate(error) || options.signal?.aborted || seen === 0) throw error;
@@ -157,7 +159,7 @@ export class Sessions {
   async #settled(nqn: string, signal: AbortSignal): Promise<boolean> {
     let told = false;
     return await poll(async () => {
-      const session = await this.#sysfs.session(nqn);
+      const session = await this.#sysfs.session(nqn, { signal });
       if (!session || session.controllers.length === 0) return false;
       if (session.live) return true;
       if (!told) log.info("an NVMe session exists and is not live: waiting for it", { nqn, state: stateOf(session) });
@@ -175,8 +177,8 @@ export class Sessions {
   }
 
   async #nsRescan(nqn: string, signal: AbortSignal): Promise<void> {
-    await this.device(nqn);
-    for (const controller of (await this.#sysfs.session(nqn))?.controllers ?? []) {
+    await this.device(nqn, { signal });
+    for (const controller of (await this.#sysfs.session(nqn, { signal }))?.controllers ?? []) {
       if (controller.state !== "live") continue;
       const output = await this.#nvme(["ns-rescan", this.#sysfs.devicePath(controller.name)], signal);
       if (output.code !== 0) throw failed("ns-rescan", nqn, output);
@@ -186,7 +188,7 @@ export class Sessions {
   /** Waits until the session is live and the device node of its namespace is there. */
   #usable(nqn: string, signal: AbortSignal): Promise<Device> {
     return poll(async () => {
-      const session = await this.#sysfs.session(nqn);
+      const session = await this.#sysfs.session(nqn, { signal });
       if (!session?.live || session.namespaces.length === 0) return undefined;
       const device = deviceOf(session);
       return device.size > 0 && await isNodeOf(device) ? device : undefined;
@@ -236,7 +238,8 @@ function deviceOf(session: Session): Device {
   );
 }
 
-async function isNodeOf(device: Namespace): Promise<boolean> {
+/** Whether the device node at the path is the one that sysfs means: udev may be late, or the node another's. Opens nothing. */
+export async function isNodeOf(device: Namespace): Promise<boolean> {
   try {
     return blockNumberOf(await Deno.stat(device.path)) === device.majorMinor;
   } catch (error) {

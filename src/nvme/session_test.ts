@@ -46,17 +46,6 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Sessions.connect() makes one session when asked several times at once",
-  ignore,
-  async fn() {
-    await using node = await exported();
-    const devices = await Promise.all(Array.from({ length: 5 }, () => node.parts.sessions.connect(target(node))));
-    assertEquals(new Set(devices.map((device) => device.name)).size, 1);
-    assertEquals(calls(node, "connect").length, 1);
-  },
-});
-
-Deno.test({
   name: "Sessions touches no NQN that is not ours",
   ignore,
   async fn() {

@@ -1,5 +1,5 @@
-import { pause } from "../runtime/deadline.ts";
-import { FailedPrecondition, messageOf, Unreachable } from "../runtime/errors.ts";
+import { abortable, Deadline, pause } from "../runtime/deadline.ts";
+import { FailedPrecondition, messageOf, TimedOut, Unreachable } from "../runtime/errors.ts";
 import { parseManagedNqn } from "./nqn.ts";
 
 /** One connection to a subsystem: `/sys/class/nvme/nvme<c>`. */
@@ -7,8 +7,6 @@ export interface Controller {
   name: string;
   /** `live`, `connecting`, `resetting`, `new`, `deleting`, `dead` … (kernel: drivers/nvme/host/sysfs.c). */
   state: string;
-  /** `traddr=…,trsvcid=…` */
-  address: string;
 }
 
 /** The block device that carries I/O: with multipath that of the subsystem, never a path's own. */
@@ -23,6 +21,20 @@ export interface Namespace {
   path: string;
   /** Devices built on it (device mapper, RAID). */
   holders: string[];
+  /** What a partition table on it makes of it; a driver's volume has none, but its user may have made one. */
+  partitions: Partition[];
+}
+
+/** A part of a namespace: `nvme<s>n<n>p<p>`. */
+export interface Partition {
+  name: string;
+  majorMinor: string;
+  holders: string[];
+}
+
+/** All numbers under which a namespace is mounted or opened: its own and those of its partitions. */
+export function numbersOf({ majorMinor, partitions }: Namespace): string[] {
+  return [majorMinor, ...partitions.map((partition) => partition.majorMinor)];
 }
 
 /** All that the kernel has of one NQN. */
@@ -50,14 +62,25 @@ const attempts = 5;
 /** Milliseconds between them. */
 const interval = 20;
 
+/** Milliseconds that one look may take. */
+const defaultLimit = 10_000;
+
+interface Cancellable {
+  signal?: AbortSignal | undefined;
+}
+
 /** What the kernel says of its NVMe sessions, read anew at every question. */
 export class Sysfs {
   readonly #root: string;
   readonly #devRoot: string;
+  readonly #limit: number;
+  #hanging = 0;
 
-  constructor(roots: { sysfs: string; dev: string }) {
+  /** @param options.limit milliseconds that one look may take; ten seconds by default */
+  constructor(roots: { sysfs: string; dev: string }, options: { limit?: number } = {}) {
     this.#root = roots.sysfs;
     this.#devRoot = roots.dev;
+    this.#limit = options.limit ?? defaultLimit;
   }
 
   /** Path of a device node under the device root. */
@@ -69,41 +92,59 @@ export class Sysfs {
    * The session of exactly this NQN; `undefined` when the kernel has none.
    * @throws {Unreachable} when sysfs cannot be read, which says nothing of the session
    */
-  async session(nqn: string): Promise<Session | undefined> {
-    return (await this.#sessions((name) => name === nqn))[0];
+  async session(nqn: string, options: Cancellable = {}): Promise<Session | undefined> {
+    return (await this.#sessions((name) => name === nqn, options))[0];
   }
 
   /** All sessions whose NQN is the managed prefix and a well-formed id. */
-  async managed(prefix: string): Promise<ManagedSession[]> {
-    const found = await this.#sessions((nqn) => parseManagedNqn(prefix, nqn) !== undefined);
+  async managed(prefix: string, options: Cancellable = {}): Promise<ManagedSession[]> {
+    const found = await this.#sessions((nqn) => parseManagedNqn(prefix, nqn) !== undefined, options);
     return found.flatMap((session) => {
       const ours = parseManagedNqn(prefix, session.nqn);
       return ours ? [{ ...session, ...ours }] : [];
     });
   }
 
-  /** The NQN whose session has a device of this number, ours or not. */
-  async nqnOfDevice(majorMinor: string): Promise<string | undefined> {
-    const sessions = await this.#sessions(() => true);
-    return sessions.find(({ namespaces }) => namespaces.some((each) => each.majorMinor === majorMinor))?.nqn;
+  /** The NQN whose session has a device, or a partition, of this number, ours or not. */
+  async nqnOfDevice(majorMinor: string, options: Cancellable = {}): Promise<string | undefined> {
+    const sessions = await this.#sessions(() => true, options);
+    return sessions.find(({ namespaces }) => namespaces.some((each) => numbersOf(each).includes(majorMinor)))?.nqn;
   }
 
-  async #sessions(wanted: (nqn: string) => boolean): Promise<Session[]> {
+  async #sessions(wanted: (nqn: string) => boolean, { signal }: Cancellable): Promise<Session[]> {
+    // A read cannot be called back. One that hangs holds a thread: no second one is sent after it.
+    if (this.#hanging > 0) throw this.#unreadable("an earlier read of them still hangs");
+    using deadline = new Deadline(this.#limit, `${this.#root}/class`, signal);
+    const looking = this.#lookAgain(wanted, deadline.signal);
+    try {
+      return await abortable(looking, deadline.signal);
+    } catch (error) {
+      if (signal?.aborted || error instanceof FailedPrecondition) throw error;
+      if (error instanceof TimedOut) this.#count(looking);
+      throw this.#unreadable(messageOf(error), error);
+    }
+  }
+
+  #count(looking: Promise<unknown>): void {
+    this.#hanging++;
+    looking.catch(() => {}).finally(() => this.#hanging--);
+  }
+
+  #unreadable(why: string, cause?: unknown): Unreachable {
+    return new Unreachable(
+      `the NVMe sessions of this node cannot be read under ${this.#root}: ${why}; try again, and look whether the ` +
+        "host's /sys is mounted there",
+      { cause },
+    );
+  }
+
+  async #lookAgain(wanted: (nqn: string) => boolean, signal: AbortSignal): Promise<Session[]> {
     for (let attempt = 1;; attempt++) {
       try {
         return await this.#look(wanted);
       } catch (error) {
-        if (error instanceof Gone && attempt < attempts) {
-          await pause(interval);
-          continue;
-        }
-        throw error instanceof FailedPrecondition ? error : new Unreachable(
-          `the NVMe sessions of this node cannot be read under ${this.#root}: ${
-            messageOf(error)
-          }; try again, and look ` +
-            "whether the host's /sys is mounted there",
-          { cause: error },
-        );
+        if (!(error instanceof Gone) || attempt >= attempts) throw error;
+        await pause(interval, signal);
       }
     }
   }
@@ -164,14 +205,24 @@ export class Sysfs {
       majorMinor: await attribute(`${folder}/${name}`, "dev"),
       path: this.devicePath(name),
       holders: await namesIn(`${folder}/${name}/holders`),
+      partitions: await partitionsOf(`${folder}/${name}`, name),
     })));
   }
+}
+
+async function partitionsOf(folder: string, name: string): Promise<Partition[]> {
+  const names = (await namesIn(folder)).filter((each) => each.startsWith(`${name}p`));
+  return await Promise.all(names.map(async (each) => ({
+    name: each,
+    majorMinor: await attribute(`${folder}/${each}`, "dev"),
+    holders: await namesIn(`${folder}/${each}/holders`),
+  })));
 }
 
 async function readController(folder: string): Promise<Controller> {
   const name = folder.slice(folder.lastIndexOf("/") + 1);
   if (!controllerName.test(name)) throw new Error(`${folder} is no NVMe controller`);
-  return { name, state: await attribute(folder, "state"), address: await attribute(folder, "address") };
+  return { name, state: await attribute(folder, "state") };
 }
 
 function number(text: string, name: string): number {

@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { FailedPrecondition, Unreachable } from "../runtime/errors.ts";
+import { poll } from "../runtime/deadline.ts";
+import { Cancelled, FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { Sysfs } from "./sysfs.ts";
 
 const prefix = "nqn.2000-02.com.mikrotik:pvc-";
@@ -60,11 +61,19 @@ Deno.test("Sysfs.session() finds the subsystem's device behind symlinks, never a
   assertEquals(await sysfs(root).session(nqn), {
     nqn,
     controllers: [
-      { name: "nvme5", state: "live", address: "traddr=10.0.0.1,trsvcid=4420" },
-      { name: "nvme6", state: "connecting", address: "traddr=10.0.0.1,trsvcid=4420" },
+      { name: "nvme5", state: "live" },
+      { name: "nvme6", state: "connecting" },
     ],
     namespaces: [
-      { name: "nvme3n1", nsid: 1, size: 4096 * 512, majorMinor: "259:260", path: "/host/dev/nvme3n1", holders: [] },
+      {
+        name: "nvme3n1",
+        nsid: 1,
+        size: 4096 * 512,
+        majorMinor: "259:260",
+        path: "/host/dev/nvme3n1",
+        holders: [],
+        partitions: [],
+      },
     ],
     live: true,
   });
@@ -168,5 +177,36 @@ Deno.test("Sysfs.nqnOfDevice() names whoever has a device number now", async () 
   });
   assertEquals(await sysfs(root).nqnOfDevice("259:9"), "nqn.2000-02.com.mikrotik:nixos-var");
   assertEquals(await sysfs(root).nqnOfDevice("259:8"), undefined);
+  await remove(root);
+});
+
+Deno.test("Sysfs sees partitions, their numbers and what is built on them", async () => {
+  const root = await tree({ nqn, subsystem: 1, controllers: { 1: "live" } });
+  const folder = `${root}/devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1/nvme1n1p2`;
+  await put(folder, { dev: "259:9", partition: 2 });
+  await Deno.mkdir(`${folder}/holders/dm-3`, { recursive: true });
+  const partitions = (await sysfs(root).session(nqn))?.namespaces[0]?.partitions;
+  assertEquals(partitions, [{ name: "nvme1n1p2", majorMinor: "259:9", holders: ["dm-3"] }]);
+  assertEquals(await sysfs(root).nqnOfDevice("259:9"), nqn);
+  await remove(root);
+});
+
+Deno.test("Sysfs gives up at its limit and when the caller goes, and sends no second look after one that hangs", async () => {
+  const root = await tree({ nqn, subsystem: 1, controllers: { 1: "live" } });
+  const state = `${root}/class/nvme/nvme1/state`;
+  await Deno.remove(state);
+  await new Deno.Command("mkfifo", { args: [state] }).output(); // Opening it waits for a writer.
+  const slow = new Sysfs({ sysfs: root, dev: "/host/dev" }, { limit: 50 });
+  const caller = new AbortController();
+  const leaving = sysfs(root).session(nqn, { signal: caller.signal });
+  caller.abort();
+  await assertRejects(() => leaving, Cancelled);
+  await assertRejects(() => slow.session(nqn), Unreachable, "no answer within");
+  await assertRejects(() => slow.session(nqn), Unreachable, "still hangs");
+  await Deno.writeTextFile(state, "live\n");
+  await Deno.remove(state);
+  await Deno.writeTextFile(state, "live\n");
+  const signal = AbortSignal.timeout(10_000); // Until the hanging look has ended.
+  assertEquals((await poll(() => slow.session(nqn).catch(() => undefined), { signal }))?.live, true);
   await remove(root);
 });

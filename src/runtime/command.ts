@@ -1,9 +1,13 @@
 import { abortable, Deadline, pause, reasonOf } from "./deadline.ts";
 import { FailedPrecondition, messageOf, TimedOut } from "./errors.ts";
 
+/** Bytes of each output that are kept by default: a checker that finds something in every block must not fill the memory. */
+const keptBytes = 64 * 1024;
+
 /** What a finished program left. */
 export interface Output {
   code: number;
+  /** The first 64 KiB of each output, or as many bytes as {@linkcode RunOptions.keep} says. */
   stdout: string;
   stderr: string;
 }
@@ -14,9 +18,9 @@ export interface RunOptions {
   deadline: number;
   /** The caller's signal: ends the program too. */
   signal?: AbortSignal | undefined;
-  /** What to write to its standard input; nothing (a closed input) by default. */
-  stdin?: string | undefined;
   env?: Record<string, string> | undefined;
+  /** How many bytes of each output are kept; the rest is read and dropped. */
+  keep?: number | undefined;
 }
 
 /** The program asked for is not there. */
@@ -65,7 +69,7 @@ export class Commands {
     using deadline = new Deadline(options.deadline, `'${program} ${args.join(" ")}'`, options.signal);
     if (deadline.signal.aborted) throw reasonOf(deadline.signal);
     const child = spawn(program, args, options);
-    const output = this.#collect(child, options.stdin);
+    const output = this.#collect(child, options.keep ?? keptBytes);
     try {
       return await abortable(output, deadline.signal);
     } catch (error) {
@@ -74,11 +78,11 @@ export class Commands {
     }
   }
 
-  async #collect(child: Deno.ChildProcess, stdin: string | undefined): Promise<Output> {
+  async #collect(child: Deno.ChildProcess, keep: number): Promise<Output> {
     this.#running++;
-    const streams = [new Collected(child.stdout), new Collected(child.stderr)] as const;
+    const streams = [new Collected(child.stdout, keep), new Collected(child.stderr, keep)] as const;
     try {
-      const [{ code }] = await Promise.all([child.status, feed(child, stdin)]);
+      const { code } = await child.status;
       // A grandchild that went into the background may hold the pipes for ever: nobody waits for it.
       await Promise.race([Promise.all(streams.map((stream) => stream.done)), pause(this.#grace)]);
       return { code, stdout: streams[0].text, stderr: streams[1].text };
@@ -118,10 +122,10 @@ function spawn(program: string, args: readonly string[], options: RunOptions): D
   try {
     return new Deno.Command(program, {
       args: [...args],
-      stdin: options.stdin === undefined ? "null" : "piped",
+      stdin: "null",
       stdout: "piped",
       stderr: "piped",
-      ...(options.env ? { env: options.env } : {}),
+      env: { LC_ALL: "C", ...options.env }, // What programs say is read, and must not depend on the host's language.
     }).spawn();
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
@@ -132,32 +136,26 @@ function spawn(program: string, args: readonly string[], options: RunOptions): D
   }
 }
 
-async function feed(child: Deno.ChildProcess, stdin: string | undefined): Promise<void> {
-  if (stdin === undefined) return;
-  const writer = child.stdin.getWriter();
-  try {
-    await writer.write(new TextEncoder().encode(stdin));
-    await writer.close();
-  } catch {
-    // It did not read its input to the end; its exit code tells the rest.
-  }
-}
-
-/** What comes out of a pipe, as far as it has come. */
+/** The beginning of what comes out of a pipe, as far as it has come. */
 class Collected {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #decoder = new TextDecoder();
   readonly done: Promise<void>;
   text = "";
+  #room: number;
 
-  constructor(stream: ReadableStream<Uint8Array>) {
+  constructor(stream: ReadableStream<Uint8Array>, room: number) {
+    this.#room = room;
     this.#reader = stream.getReader();
     this.done = this.#read();
+    this.done.catch(() => {}); // Who waits for it may come late; a rejection that nobody sees ends the process.
   }
 
   async #read(): Promise<void> {
     for (let part = await this.#reader.read(); !part.done; part = await this.#reader.read()) {
-      this.text += this.#decoder.decode(part.value, { stream: true });
+      const kept = part.value.subarray(0, this.#room);
+      this.#room -= kept.length;
+      this.text += this.#decoder.decode(kept, { stream: true });
     }
   }
 

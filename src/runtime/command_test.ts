@@ -21,19 +21,26 @@ function pidIn(file: string): Promise<number> {
   }, { signal: AbortSignal.timeout(30_000), interval: 5 });
 }
 
-Deno.test("Commands.run() gives code, both outputs and feeds standard input", async () => {
-  const output = await new Commands(200).run("sh", shell("cat; echo bad >&2; exit 3"), {
-    deadline: 5000,
-    stdin: "täxt",
-  });
+Deno.test("Commands.run() gives code and both outputs, and no standard input", async () => {
+  const output = await new Commands(200).run("sh", shell("cat; printf täxt; echo bad >&2; exit 3"), { deadline: 5000 });
   assertEquals(output, { code: 3, stdout: "täxt", stderr: "bad\n" });
 });
 
-Deno.test("Commands.run() reads an output that is longer than a pipe holds", async () => {
-  const { stdout } = await new Commands(200).run("sh", shell("head -c 1000000 /dev/zero | tr '\\0' x"), {
-    deadline: 5000,
-  });
-  assertEquals(stdout.length, 1_000_000);
+Deno.test("Commands.run() reads an output that is longer than a pipe holds, and keeps its beginning", async () => {
+  const commands = new Commands(200);
+  const script = shell("head -c 1000000 /dev/zero | tr '\\0' x; head -c 300000 /dev/zero >&2; exit 7");
+  const { code, stdout, stderr } = await commands.run("sh", script, { deadline: 5000 });
+  assertEquals([code, stdout, stderr.length], [7, "x".repeat(65_536), 65_536]);
+  const { stdout: all } = await commands.run("sh", script, { deadline: 5000, keep: 2_000_000 });
+  assertEquals(all.length, 1_000_000);
+});
+
+Deno.test("Commands.run() asks every program for the language that it can read", async () => {
+  const commands = new Commands(200);
+  for (const env of [undefined, { OTHER: "x" }]) {
+    const { stdout } = await commands.run("sh", shell('printf %s "$LC_ALL$OTHER"'), { deadline: 5000, env });
+    assertEquals(stdout, env ? "Cx" : "C");
+  }
 });
 
 Deno.test("Commands.run() tells a program that is not installed from one that fails", async () => {

@@ -13,7 +13,7 @@ export interface NodeDeadlines {
   mkfs: number;
   /** Checking and growing a filesystem. */
   check: number;
-  /** Reading the host's mounts. */
+  /** Reading the host's mounts, or its NVMe sessions. */
   mountinfo: number;
   /** Each other program, and what it is to bring about. */
   command: number;
@@ -26,6 +26,14 @@ export const defaultDeadlines: NodeDeadlines = {
   mountinfo: 10_000,
   command: 10_000,
 };
+
+/** How much of a volume's filesystem there is of something. */
+export interface Usage {
+  unit: "bytes" | "inodes";
+  total: number;
+  used?: number;
+  available?: number;
+}
 
 /** What the node's side of a volume is made with. */
 export interface StagingOptions {
@@ -51,6 +59,8 @@ export interface StagingParts {
   readonly records: Records;
   /** Volumes whose filesystem was asked for its figures and has not answered: it is not asked again meanwhile. */
   readonly silent: Set<string>;
+  /** The last known figures of a volume's filesystem. */
+  readonly figures: Map<string, Usage[]>;
   filesystems(signal?: AbortSignal): Filesystems;
 }
 
@@ -58,7 +68,7 @@ export interface StagingParts {
 export function stagingParts(options: StagingOptions): StagingParts {
   const { commands, roots, prefix } = options;
   const deadlines = { ...defaultDeadlines, ...options.deadlines };
-  const sysfs = new Sysfs(roots);
+  const sysfs = new Sysfs(roots, { limit: deadlines.mountinfo });
   const table = new MountTable({ procRoot: roots.proc, limit: deadlines.mountinfo });
   return {
     commands,
@@ -70,6 +80,7 @@ export function stagingParts(options: StagingOptions): StagingParts {
     mounts: new Mounts({ commands, table, deadline: deadlines.command }),
     records: new Records(options.recordsFolder),
     silent: new Set(),
+    figures: new Map(),
     filesystems: (signal) => new Filesystems({ commands, deadlines, signal }),
   };
 }

@@ -1,11 +1,20 @@
-import { deviceNodeAt, ensureDeviceNode, removeDeviceNode } from "../mounts/device_node.ts";
-import { mountsOf, resolved } from "../mounts/mountinfo.ts";
+import { ensureDeviceNode, removeDeviceNode } from "../mounts/device_node.ts";
 import { ensureFolder, removeEmptyFolder } from "../mounts/mount.ts";
+import { infoOf, mountsOf, resolved } from "../mounts/mountinfo.ts";
 import type { Device } from "../nvme/session.ts";
+import { blockNumberOf } from "../runtime/device_number.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
 import type { StagingParts } from "./parts.ts";
-import { tracesOf } from "./uses.ts";
-import { atPromisedSize, type Cancellable, nqnFor, requireVolumeId, type VolumeInput } from "./volume.ts";
+import type { StagingRecord } from "./records.ts";
+import { publishedNodes, requireKind, type Traces, tracesOf } from "./uses.ts";
+import {
+  atPromisedSize,
+  type Cancellable,
+  nqnFor,
+  requireKeepable,
+  requireVolumeId,
+  type VolumeInput,
+} from "./volume.ts";
 
 export interface PublishInput extends VolumeInput {
   targetPath: string;
@@ -16,42 +25,74 @@ export interface PublishInput extends VolumeInput {
 /**
  * Shows a staged volume at a target path (CSI 1.13 §NodePublishVolume): a bind mount of the staging path, or a device
  * node. A no-op when the right one is there.
- * @throws {AlreadyExists} when another device is there
+ * @throws {AlreadyExists} when another device is there, or the volume in the other mode
+ * @throws {FailedPrecondition} when the volume is not staged
  */
 export async function publish(parts: StagingParts, input: PublishInput, options: Cancellable = {}): Promise<void> {
   const nqn = nqnFor(input, parts.prefix);
-  const device = await atPromisedSize(parts, input, await parts.sessions.device(nqn), options);
-  if (input.exclusive) await requireNoOther(parts, input, device, options);
-  if (input.capability.kind === "block") await publishBlock(parts, input, device, options);
-  else await publishFilesystem(parts, input, device, options);
+  requireKeepable(input);
+  const { volumeId, capability } = input;
+  if (!await parts.sysfs.session(nqn, options)) throw notStaged(input, `this node has no NVMe session of ${nqn}`);
+  const device = await atPromisedSize(parts, input, await parts.sessions.device(nqn, options), options);
+  const record = await parts.records.read(volumeId);
+  await requireKind(parts, capability.kind, { volumeId, device, record, ...options });
+  if (input.exclusive) await requireNoOther(parts, input, { device, record }, options);
+  const present = { device, record: record ?? recordOf(input, device) };
+  if (capability.kind === "block") await publishBlock(parts, input, present, options);
+  else await publishFilesystem(parts, input, present, options);
 }
 
-async function publishFilesystem(parts: StagingParts, input: PublishInput, device: Device, options: Cancellable) {
+/** A volume as it is here now. */
+interface Present<R = StagingRecord> {
+  device: Device;
+  record: R;
+}
+
+function recordOf({ volumeId, stagingPath, capability }: PublishInput, { nqn, majorMinor }: Device): StagingRecord {
+  return { volumeId, nqn, kind: capability.kind, majorMinor, stagingPath };
+}
+
+function notStaged({ volumeId, stagingPath }: PublishInput, why: string): FailedPrecondition {
+  return new FailedPrecondition(
+    `volume ${volumeId} is not staged at ${stagingPath}: ${why}. Delete the volume's pods on this node, so that it is ` +
+      "unstaged and staged again",
+  );
+}
+
+async function publishFilesystem(
+  parts: StagingParts,
+  input: PublishInput,
+  { device, record }: Present,
+  options: Cancellable,
+) {
   const staged = await parts.mounts.at(input.stagingPath, options);
   if (staged?.majorMinor !== device.majorMinor) {
-    throw new FailedPrecondition(
-      `volume ${input.volumeId} is not staged at ${input.stagingPath}: ` +
-        (staged
-          ? `device ${staged.majorMinor} is mounted there and the volume is ${device.majorMinor} now`
-          : "no mount") +
-        ". Delete the volume's pods on this node, so that it is unstaged and staged again",
-    );
+    const there = staged && `device ${staged.majorMinor} is mounted there and the volume is ${device.majorMinor} now`;
+    throw notStaged(input, there ?? "no mount");
   }
-  await ensureFolder(input.targetPath);
-  await parts.mounts.bind(staged, input.targetPath, { readOnly: input.readOnly, signal: options.signal });
+  const { targetPath, readOnly } = input;
+  await ensureFolder(targetPath);
+  const { readOnlyTarget, ...others } = record;
+  const begun = readOnlyTarget === targetPath;
+  const notes = readOnly && (begun || !await parts.mounts.at(targetPath, options));
+  // Without the note a mount that is still writable after a crash would look like one that was asked for so.
+  if (notes) await parts.records.write({ ...others, readOnlyTarget: targetPath });
+  await parts.mounts.bind(staged, targetPath, { readOnly, begun, signal: options.signal });
+  if (notes) await parts.records.write(others);
 }
 
-async function publishBlock(parts: StagingParts, input: PublishInput, device: Device, options: Cancellable) {
-  const { volumeId, stagingPath } = input;
-  const { nqn, name, majorMinor } = device;
-  const known = await parts.records.read(volumeId);
-  const record = known ?? { volumeId, nqn, kind: "block" as const, device: name, majorMinor, stagingPath };
+async function publishBlock(
+  parts: StagingParts,
+  { targetPath }: PublishInput,
+  { device, record }: Present,
+  options: Cancellable,
+) {
   const targets = record.targets ?? [];
   // Noted before it is made: a node that nobody knows of would not keep the volume from being unstaged.
-  if (!targets.includes(input.targetPath)) {
-    await parts.records.write({ ...record, targets: [...targets, input.targetPath] });
+  if (!targets.includes(targetPath)) {
+    await parts.records.write({ ...record, kind: "block", targets: [...targets, targetPath] });
   }
-  await ensureDeviceNode(input.targetPath, majorMinor, {
+  await ensureDeviceNode(targetPath, device.majorMinor, {
     commands: parts.commands,
     deadline: parts.deadlines.command,
     mounts: await parts.mounts.all(options),
@@ -59,13 +100,17 @@ async function publishBlock(parts: StagingParts, input: PublishInput, device: De
   });
 }
 
-async function requireNoOther(parts: StagingParts, input: PublishInput, device: Device, options: Cancellable) {
+async function requireNoOther(
+  parts: StagingParts,
+  input: PublishInput,
+  { device, record }: Present<StagingRecord | undefined>,
+  options: Cancellable,
+) {
   const own = [await resolved(input.targetPath), await resolved(input.stagingPath)];
-  const mounts = mountsOf(await parts.mounts.all(options), device.majorMinor).map((mount) => mount.target);
-  const nodes: string[] = [];
-  for (const target of (await parts.records.read(input.volumeId))?.targets ?? []) {
-    if (await deviceNodeAt(target)) nodes.push(target);
-  }
+  // Of a pod that has the volume the kubelet also mounts folders elsewhere (subPath): those are no further pod's.
+  const mounts = mountsOf(await parts.mounts.all(options), device.majorMinor)
+    .filter((mount) => mount.root === "/").map((mount) => mount.target);
+  const nodes = await publishedNodes(record);
   const other = [...mounts, ...nodes].find((target) => !own.includes(target) && target !== input.targetPath);
   if (other === undefined) return;
   throw new FailedPrecondition(
@@ -76,6 +121,7 @@ async function requireNoOther(parts: StagingParts, input: PublishInput, device: 
 /**
  * Reverses publish (CSI 1.13 §NodeUnpublishVolume): unmounts what of the volume is at the target and removes the empty
  * folder or the node. Nothing there is fine; anything else there is left alone.
+ * @throws {FailedPrecondition} when what is there is another volume's, or nothing that the driver makes
  */
 export async function unpublish(
   parts: StagingParts,
@@ -83,13 +129,45 @@ export async function unpublish(
   options: Cancellable = {},
 ): Promise<void> {
   requireVolumeId(input.volumeId);
-  const { isOurs, record } = await tracesOf(parts, input.volumeId);
-  await parts.mounts.unmount(input.targetPath, isOurs, options);
-  const info = await Deno.lstat(input.targetPath).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  const { targetPath } = input;
+  const traces = await tracesOf(parts, input.volumeId, options);
+  await parts.mounts.unmount(targetPath, traces.isOurs, options);
+  const info = await infoOf(targetPath);
+  if (info?.isDirectory) await removeEmptyFolder(targetPath);
+  else if (info) await removeNode(parts, traces, { path: targetPath, info, ...options });
+  await forget(parts, traces.record, targetPath);
+}
+
+async function removeNode(
+  parts: StagingParts,
+  { owns, record, volumeId }: Traces,
+  { path, info, signal }: { path: string; info: Deno.FileInfo } & Cancellable,
+): Promise<void> {
+  const noted = record?.targets?.includes(path) === true;
+  const number = blockNumberOf(info);
+  if (number === undefined) {
+    // The empty file that a driver bind-mounts a device over.
+    if (noted && info.isFile && info.size === 0) return await Deno.remove(path);
+    throw new FailedPrecondition(
+      `${path} is neither a device node nor a folder that volume ${volumeId} is known to have there: it is left alone; ` +
+        "look what it is, and remove it if no pod needs it",
+    );
+  }
+  const owner = noted || owns(number) ? undefined : await parts.sysfs.nqnOfDevice(number, { signal });
+  if (owner === undefined) return await removeDeviceNode(path, number);
+  throw new FailedPrecondition(
+    `${path} is a node of device ${number}, which is ${owner} and not volume ${volumeId}: it is left alone. Unpublish the ` +
+      "volume that it belongs to",
+  );
+}
+
+async function forget(parts: StagingParts, record: StagingRecord | undefined, target: string): Promise<void> {
+  if (!record) return;
+  const { readOnlyTarget, ...others } = record;
+  if (readOnlyTarget !== target && !record.targets?.includes(target)) return;
+  await parts.records.write({
+    ...others,
+    ...(record.targets ? { targets: record.targets.filter((each) => each !== target) } : {}),
+    ...(readOnlyTarget === undefined || readOnlyTarget === target ? {} : { readOnlyTarget }),
   });
-  if (info?.isDirectory) await removeEmptyFolder(input.targetPath);
-  else if (info) await removeDeviceNode(input.targetPath);
-  if (!record?.targets?.includes(input.targetPath)) return;
-  await parts.records.write({ ...record, targets: record.targets.filter((target) => target !== input.targetPath) });
 }

@@ -5,6 +5,7 @@ import { deviceNodeAt } from "../mounts/device_node.ts";
 import { AlreadyExists, FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { publish, unpublish } from "./publish.ts";
 import { stage } from "./stage.ts";
+import { unstage } from "./unstage.ts";
 
 const ignore = await whyNoStandIn() !== undefined;
 
@@ -70,7 +71,7 @@ Deno.test({
     await using node = await TestNode.start();
     const volume = await node.volume("ext4");
     const input = node.at(volume, "target");
-    await assertRejects(() => publish(node.parts, input), Unreachable, "staged");
+    await assertRejects(() => publish(node.parts, input), FailedPrecondition, "not staged");
     const block = { ...volume, capability: { kind: "block" as const } };
     await stage(node.parts, block);
     await assertRejects(() => publish(node.parts, input), FailedPrecondition, "not staged at");
@@ -202,5 +203,86 @@ Deno.test({
     await assertRejects(() => publish(node.parts, input), Unreachable, "not live");
     await unpublish(node.parts, input);
     assertEquals(await exists(input.targetPath), false);
+  },
+});
+
+Deno.test({
+  name: "publish() of a volume of one pod may be repeated while the pod has folders of it mounted elsewhere",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const input = { ...await node.up(await node.volume("ext4"), "target"), exclusive: true };
+    await Deno.mkdir(`${input.targetPath}/folder`);
+    await Deno.mkdir(node.path("subpath"));
+    await run("mount", "--bind", `${input.targetPath}/folder`, node.path("subpath"));
+    await publish(node.parts, input);
+    await assertRejects(
+      () => publish(node.parts, { ...input, targetPath: node.path("second") }),
+      FailedPrecondition,
+      "ReadWriteOncePod",
+    );
+  },
+});
+
+Deno.test({
+  name: "publish() refuses the other mode at a target, and mends only the read-only mount that it began itself",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const input = await node.up(volume, "target");
+    await assertRejects(() => publish(node.parts, { ...input, readOnly: true }), AlreadyExists, "mounted writable");
+    const reader = { ...node.at(volume, "reader"), readOnly: true };
+    node.commands.instead = (program, args) =>
+      program === "mount" && args.includes("remount,bind,ro") ? Promise.reject(new Error("killed")) : undefined;
+    await assertRejects(() => publish(node.parts, reader), Error, "killed");
+    node.commands.instead = () => undefined;
+    node.restart();
+    await publish(node.parts, reader);
+    assert((await node.parts.mounts.at(reader.targetPath))?.options.includes("ro"));
+    assertEquals((await node.parts.records.read(volume.volumeId))?.readOnlyTarget, undefined);
+    await assertRejects(() => publish(node.parts, { ...reader, readOnly: false }), AlreadyExists, "mounted read-only");
+  },
+});
+
+Deno.test({
+  name: "publish() and unstage() of a block volume refuse while its record cannot be used, and unpublish() still ends",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    const one = await node.up(volume, "one");
+    const path = `${node.standIn.folder}/records/${volume.volumeId}.json`;
+    const text = await Deno.readTextFile(path);
+    await Deno.writeTextFile(path, text.slice(0, 20));
+    await assertRejects(() => publish(node.parts, node.at(volume, "two")), FailedPrecondition, path);
+    await assertRejects(() => unstage(node.parts, volume), FailedPrecondition, path);
+    assertEquals([await node.sessions(volume), await exists(node.path("two"))], [1, false]);
+    await unpublish(node.parts, one);
+    assertEquals(await exists(one.targetPath), false);
+  },
+});
+
+Deno.test({
+  name: "unpublish() removes no node of another volume and no file that it did not make",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const [volume, other] = [await node.volume("block"), await node.volume("block")];
+    await stage(node.parts, volume);
+    const { targetPath } = await node.up(other, "disk");
+    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath }), FailedPrecondition, node.nqn(other));
+    assert(await deviceNodeAt(targetPath));
+    const empty = node.at(volume, "empty");
+    await Deno.writeTextFile(empty.targetPath, "");
+    await assertRejects(() => unpublish(node.parts, empty), FailedPrecondition, "left alone");
+    const record = await node.parts.records.read(volume.volumeId);
+    assert(record);
+    await node.parts.records.write({ ...record, targets: [empty.targetPath] });
+    await unpublish(node.parts, empty);
+    assertEquals(await exists(empty.targetPath), false);
+    await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below/it` });
+    await Deno.writeTextFile(node.path("file"), "");
+    await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below` });
   },
 });

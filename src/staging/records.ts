@@ -1,28 +1,30 @@
 import { isVolumeId } from "../nvme/nqn.ts";
-import { messageOf } from "../runtime/errors.ts";
-import { log } from "../runtime/log.ts";
+import { FailedPrecondition, messageOf } from "../runtime/errors.ts";
 
 /** What the node notes of a staged volume. A hint that may be lost: sysfs and mountinfo are the truth. */
 export interface StagingRecord {
   volumeId: string;
   nqn: string;
   kind: "filesystem" | "block";
-  /** The device's name and number when it was staged. */
-  device: string;
+  /** The device's number when it was staged. */
   majorMinor: string;
   stagingPath: string;
-  fsType?: string;
   /** Device nodes that were published. */
   targets?: string[];
-  /** The filesystem that is being made: written before mkfs begins, gone once it has ended well. */
+  /** The filesystem that is being made on the device of this NQN: written before mkfs begins, gone once it has ended well. */
   mkfs?: string;
+  /** The target that is being made read-only: noted before it is mounted, gone once it is read-only. */
+  readOnlyTarget?: string;
 }
 
-const texts = ["volumeId", "nqn", "kind", "device", "majorMinor", "stagingPath"] as const;
+const texts = ["volumeId", "nqn", "kind", "majorMinor", "stagingPath"] as const;
+const optionalTexts = ["mkfs", "readOnlyTarget"] as const;
 
 function isRecord(value: unknown): value is StagingRecord {
   const record = value as Record<string, unknown> | null;
   return typeof record === "object" && record !== null && texts.every((key) => typeof record[key] === "string") &&
+    optionalTexts.every((key) => record[key] === undefined || typeof record[key] === "string") &&
+    (record.kind === "filesystem" || record.kind === "block") &&
     (record.targets === undefined ||
       (Array.isArray(record.targets) && record.targets.every((each) => typeof each === "string")));
 }
@@ -40,18 +42,21 @@ export class Records {
     return `${this.#folder}/${volumeId}.json`;
   }
 
-  /** The record of a volume; `undefined` when there is none, or none that can be read, which is logged. */
+  /**
+   * The record of a volume; `undefined` when there is none.
+   * @throws {FailedPrecondition} when it cannot be read or understood, which does not say that there is none
+   */
   async read(volumeId: string): Promise<StagingRecord | undefined> {
     const path = this.#path(volumeId);
+    let value: unknown;
     try {
-      const value: unknown = JSON.parse(await Deno.readTextFile(path));
-      if (isRecord(value) && value.volumeId === volumeId) return value;
-      log.warn("a staging record has another form: it is not used", { volumeId, path });
+      value = JSON.parse(await Deno.readTextFile(path));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
-      log.warn("a staging record cannot be read: it is not used", { volumeId, path, error: messageOf(error) });
+      throw unusable(path, `cannot be read (${messageOf(error)})`, error);
     }
-    return undefined;
+    if (isRecord(value) && value.volumeId === volumeId) return value;
+    throw unusable(path, "has another form than this driver writes");
   }
 
   /** Writes a record so that after a crash either the old or the new one is there, whole. */
@@ -90,4 +95,12 @@ export class Records {
     using folder = await Deno.open(this.#folder, { read: true });
     await folder.sync();
   }
+}
+
+function unusable(path: string, why: string, cause?: unknown): FailedPrecondition {
+  return new FailedPrecondition(
+    `the staging record ${path} ${why}, so it is not known where the volume is published. Look at the file and at the disk; ` +
+      "when no pod on this node uses the volume, an administrator may remove the file",
+    { cause },
+  );
 }

@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { FailedPrecondition } from "../runtime/errors.ts";
 import { Records, type StagingRecord } from "./records.ts";
 
 const volumeId = `pvc-${"a".repeat(28)}`;
@@ -6,7 +7,6 @@ const record: StagingRecord = {
   volumeId,
   nqn: "nqn.x:pvc-a",
   kind: "block",
-  device: "nvme0n1",
   majorMinor: "259:1",
   stagingPath: "/staging",
   targets: ["/target"],
@@ -27,14 +27,20 @@ Deno.test("Records gives back what was written, and nothing once it was removed"
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("Records.read() takes a broken record for none, and the next one replaces it", async () => {
+Deno.test("Records.read() takes no broken record for none, and says which file; the next one replaces it", async () => {
   const folder = await Deno.makeTempDir();
   const records = new Records(folder);
   const broken = ["", "{", "null", "[]", '{"volumeId":1}', JSON.stringify({ ...record, volumeId: "pvc-other" })];
-  for (const text of [...broken, JSON.stringify({ ...record, targets: "x" })]) {
-    await Deno.writeTextFile(`${folder}/${volumeId}.json`, text);
-    assertEquals(await records.read(volumeId), undefined, text);
+  const wrong = [{ targets: "x" }, { mkfs: 1 }, { readOnlyTarget: [] }, { kind: "other" }];
+  const path = `${folder}/${volumeId}.json`;
+  for (const text of [...broken, ...wrong.map((change) => JSON.stringify({ ...record, ...change }))]) {
+    await Deno.writeTextFile(path, text);
+    await assertRejects(() => records.read(volumeId), FailedPrecondition, path);
   }
+  await Deno.remove(path);
+  await Deno.mkdir(path); // A file that cannot be read.
+  await assertRejects(() => records.read(volumeId), FailedPrecondition, "may remove the file");
+  await Deno.remove(path);
   await records.write(record);
   assertEquals(await records.read(volumeId), record);
   await Deno.remove(folder, { recursive: true });

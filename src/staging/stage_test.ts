@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
-import { AlreadyExists, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { NotInstalled } from "../runtime/command.ts";
+import { AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { publish } from "./publish.ts";
 import { stage } from "./stage.ts";
 import { unstage } from "./unstage.ts";
 import type { VolumeInput } from "./volume.ts";
@@ -324,5 +326,210 @@ Deno.test({
     assertEquals(new Set(numbers).size, volumes.length);
     assertEquals(numbers.includes(undefined), false);
     assert(node.nqn(volumes[0] as VolumeInput).startsWith(prefix));
+  },
+});
+
+/** Leaves the note of a mkfs that began, as after a mkfs that failed before it wrote anything. */
+async function withIntent(node: TestNode, volume: VolumeInput): Promise<void> {
+  node.commands.instead = (program) =>
+    program.startsWith("mkfs.") ? { code: 1, stdout: "", stderr: "cannot start" } : undefined;
+  await assertRejects(() => stage(node.parts, volume), Unreachable, "cannot start");
+  node.commands.instead = () => undefined;
+  await unstage(node.parts, volume);
+  assertEquals(typeof (await node.parts.records.read(volume.volumeId))?.mkfs, "string");
+  node.commands.started.length = 0;
+}
+
+Deno.test({
+  name: "stage() does not take a filesystem that lost its first superblock for its own interrupted mkfs",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    for (const type of ["ext4", "xfs"] as const) {
+      const volume = await node.volume(type);
+      await withIntent(node, volume);
+      const file = node.server.file(node.nqn(volume)); // Another node makes the filesystem, and then it is damaged.
+      await run(`mkfs.${type}`, "-q", file);
+      await run("dd", "if=/dev/urandom", `of=${file}`, "bs=4K", "count=1", "conv=notrunc");
+      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "not formatted");
+      assertEquals(made(node), 0);
+    }
+  },
+});
+
+Deno.test({
+  name: "stage() honours no intent of another export of the volume",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await withIntent(node, volume);
+    const nvme_nqn = `${node.nqn(volume)}.g1`;
+    await node.server.offer(nvme_nqn, GiB);
+    await run("dd", "if=/dev/urandom", `of=${node.server.file(nvme_nqn)}`, "bs=1M", "count=1", "conv=notrunc");
+    await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), FailedPrecondition, "not formatted");
+    assertEquals(made(node), 0);
+  },
+});
+
+Deno.test({
+  name: "stage() takes its intent back as soon as mkfs has ended, and unstage() when the filesystem was mounted",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    let seen: unknown = "nothing";
+    node.commands.instead = async (program) => {
+      if (program === "mount") seen = await node.parts.records.read(volume.volumeId);
+      return undefined as never;
+    };
+    await stage(node.parts, volume);
+    assertEquals((seen as { mkfs?: string }).mkfs, undefined);
+    const record = await node.parts.records.read(volume.volumeId);
+    assert(record);
+    await node.parts.records.write({ ...record, mkfs: "ext4" });
+    await unstage(node.parts, volume);
+    assertEquals(await node.parts.records.read(volume.volumeId), undefined);
+  },
+});
+
+Deno.test({
+  name: "stage() leaves no intent of a mkfs that was never begun",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    node.commands.instead = (program) =>
+      program.startsWith("mkfs.") ? Promise.reject(new NotInstalled("not installed")) : undefined;
+    await assertRejects(() => stage(node.parts, volume), NotInstalled);
+    assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, undefined);
+    node.commands.instead = () => undefined;
+    const caller = new AbortController();
+    const write = node.parts.records.write.bind(node.parts.records);
+    node.parts.records.write = async (record) => {
+      await write(record);
+      caller.abort(); // Between the note and mkfs.
+    };
+    await assertRejects(() => stage(node.parts, volume, { signal: caller.signal }), Cancelled);
+    assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
+  },
+});
+
+Deno.test({
+  name: "stage() that is refused leaves no session that it made, and none of those that were there is ended",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await run("mkfs.xfs", "-q", node.server.file(node.nqn(volume)));
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
+    assertEquals(await node.sessions(volume), 0);
+    await stage(node.parts, { ...volume, capability: { kind: "block" } });
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
+    assertEquals(await node.sessions(volume), 1);
+  },
+});
+
+Deno.test({
+  name: "stage() refuses a staging path that is a link, before it connects",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await Deno.remove(volume.stagingPath);
+    await Deno.mkdir(node.path("elsewhere"));
+    await Deno.symlink(node.path("elsewhere"), volume.stagingPath);
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "symbolic link");
+    assertEquals(node.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "stage() refuses a volume of which another generation is connected",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    const nvme_nqn = `${node.nqn(volume)}.g1`;
+    await node.server.offer(nvme_nqn, GiB);
+    await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), FailedPrecondition, node.nqn(volume));
+    assertEquals(await node.sessions(volume), 1);
+  },
+});
+
+Deno.test({
+  name: "stage() makes no filesystem of a volume that is published as a block device, nor the other way round",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const block = await node.volume("block");
+    await node.up(block, "disk");
+    const { capability } = await node.volume("ext4");
+    await assertRejects(() => stage(node.parts, { ...block, capability }), FailedPrecondition, node.path("disk"));
+    assertEquals([made(node), await node.sessions(block)], [0, 1]);
+    const mounted = await node.volume("ext4");
+    await node.up(mounted, "target");
+    const asBlock = { ...mounted, capability: { kind: "block" as const } };
+    await assertRejects(() => stage(node.parts, asBlock), FailedPrecondition, node.path("target"));
+    await assertRejects(() => publish(node.parts, node.at(asBlock, "disk-2")), FailedPrecondition, "as filesystem");
+  },
+});
+
+Deno.test({
+  name: "stage() replaces a record that cannot be used only for a filesystem that nobody uses",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const block = await node.volume("block");
+    await node.up(volume, "target");
+    await stage(node.parts, block);
+    const spoil = (id: string) => Deno.writeTextFile(`${node.standIn.folder}/records/${id}.json`, "{");
+    for (const each of [volume, block]) {
+      await spoil(each.volumeId);
+      await assertRejects(() => stage(node.parts, each), FailedPrecondition, "staging record");
+    }
+    await run("umount", node.path("target"));
+    await stage(node.parts, volume);
+    assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "filesystem");
+  },
+});
+
+Deno.test({
+  name: "stage() formats and mounts nothing through a device node that has become another device's",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    for (const last of ["cmp", "e2fsck"]) {
+      const volume = await node.volume("ext4");
+      if (last === "e2fsck") await run("mkfs.ext4", "-q", node.server.file(node.nqn(volume)));
+      node.commands.started.length = 0;
+      node.commands.instead = async (program) => {
+        if (program !== last) return undefined as never;
+        const { path } = await node.parts.sessions.device(node.nqn(volume));
+        await Deno.remove(path);
+        await run("mknod", path, "b", "7", "1023");
+        return { code: 0, stdout: "", stderr: "" };
+      };
+      await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
+      assertEquals(node.commands.started.filter((line) => /^(mkfs|mount)/.test(line)), []);
+    }
+  },
+});
+
+Deno.test({
+  name: "stage() lets no mount option make a volume for readers writable, and says when it is mounted otherwise",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const capability = { kind: "filesystem" as const, fsType: "ext4", mountOptions: ["ro", "rw"] };
+    await stage(node.parts, { ...volume, capability, readOnly: true });
+    assert((await node.parts.mounts.at(volume.stagingPath))?.options.includes("ro"));
+    await assertRejects(() => stage(node.parts, { ...volume, capability }), AlreadyExists, "mounted read-only");
+    await unstage(node.parts, volume);
+    await stage(node.parts, { ...volume, capability }); // The last option counts.
+    assert((await node.parts.mounts.at(volume.stagingPath))?.options.includes("rw"));
   },
 });

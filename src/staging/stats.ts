@@ -2,22 +2,15 @@ import type { StatsFs } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { deviceNodeAt } from "../mounts/device_node.ts";
 import type { Mount } from "../mounts/mountinfo.ts";
-import type { ManagedSession } from "../nvme/sysfs.ts";
+import { type ManagedSession, numbersOf } from "../nvme/sysfs.ts";
 import { abortable, Deadline } from "../runtime/deadline.ts";
 import { NotFound, TimedOut } from "../runtime/errors.ts";
-import type { StagingParts } from "./parts.ts";
+import type { StagingParts, Usage } from "./parts.ts";
 import { type Traces, tracesOf } from "./uses.ts";
 import type { Cancellable } from "./volume.ts";
 
-export interface Usage {
-  unit: "bytes" | "inodes";
-  total: number;
-  used?: number;
-  available?: number;
-}
-
 export interface Stats {
-  /** Empty when it cannot be known without touching a device that would hang. */
+  /** With an abnormal condition the last known ones: the kubelet reads no condition where there is no usage. */
   usage: Usage[];
   condition: { abnormal: boolean; message: string };
 }
@@ -37,21 +30,25 @@ export async function stats(
   input: { volumeId: string; volumePath: string },
   options: Cancellable = {},
 ): Promise<Stats> {
-  const traces = await tracesOf(parts, input.volumeId);
+  const traces = await tracesOf(parts, input.volumeId, options);
   const mount = await parts.mounts.at(input.volumePath, options);
   const majorMinor = mount?.majorMinor ?? await deviceNodeAt(input.volumePath);
-  if (!majorMinor || (traces.sessions.length === 0 && !traces.record)) {
+  if (!majorMinor || !(traces.owns(majorMinor) || traces.record?.targets?.includes(input.volumePath))) {
     throw new NotFound(`volume ${input.volumeId} is not on this node at '${input.volumePath}'`);
   }
   const { size, problem } = conditionOf(traces, majorMinor, mount);
-  if (mount && !problem) return await filesystemStats(parts, input, mount, options);
-  const usage: Usage[] = mount || size === undefined ? [] : [{ unit: "bytes", total: size }];
-  return { usage, condition: problem ? { abnormal: true, message: problem } : healthy };
+  const total: Usage[] = [{ unit: "bytes", total: size }];
+  const known = parts.figures.get(input.volumeId) ?? total;
+  if (problem) return { usage: known, condition: { abnormal: true, message: problem } };
+  return mount ? await filesystemStats(parts, input, { mount, known }, options) : { usage: total, condition: healthy };
 }
 
 function conditionOf({ sessions }: Traces, majorMinor: string, mount: Mount | undefined) {
-  const session = sessions.find((each) => each.namespaces.some((namespace) => namespace.majorMinor === majorMinor));
-  const size = session?.namespaces.find((namespace) => namespace.majorMinor === majorMinor)?.size;
+  const session = sessions.find((each) =>
+    each.namespaces.some((namespace) => numbersOf(namespace).includes(majorMinor))
+  );
+  // Of a device that is gone nothing is known, and 0 bytes are said.
+  const size = (session ?? sessions[0])?.namespaces[0]?.size ?? 0;
   return { size, problem: problemOf(session, majorMinor, mount) };
 }
 
@@ -75,21 +72,24 @@ function problemOf(
 
 async function filesystemStats(
   parts: StagingParts,
-  input: { volumeId: string },
-  mount: Mount,
+  { volumeId }: { volumeId: string },
+  { mount, known }: { mount: Mount; known: Usage[] },
   options: Cancellable,
 ): Promise<Stats> {
-  const silent = { usage: [], condition: { abnormal: true, message: "the filesystem does not answer statfs in time" } };
-  if (parts.silent.has(input.volumeId)) return silent;
+  const message = "the filesystem does not answer statfs in time";
+  const silent = { usage: known, condition: { abnormal: true, message } };
+  if (parts.silent.has(volumeId)) return silent;
   using deadline = new Deadline(parts.deadlines.command, `statfs of ${mount.target}`, options.signal);
   const asking = statfs(mount.target) as Promise<StatsFs>; // Numbers, as bigints were not asked for.
   try {
-    return { usage: usageOf(await abortable(asking, deadline.signal)), condition: healthy };
+    const usage = usageOf(await abortable(asking, deadline.signal));
+    parts.figures.set(volumeId, usage);
+    return { usage, condition: healthy };
   } catch (error) {
     if (!deadline.signal.aborted) throw error;
     // It cannot be called back and holds a thread until the kernel answers.
-    parts.silent.add(input.volumeId);
-    asking.catch(() => {}).finally(() => parts.silent.delete(input.volumeId));
+    parts.silent.add(volumeId);
+    asking.catch(() => {}).finally(() => parts.silent.delete(volumeId));
     if (!(error instanceof TimedOut)) throw error;
     return silent;
   }

@@ -65,9 +65,15 @@ Deno.test({
     await stage(node.parts, volume);
     const block = await node.volume("block");
     const { targetPath } = await node.up(block, "disk");
+    const asked = { ...volume, volumePath: volume.stagingPath };
+    await node.setState(volume, "connecting");
+    const unknown = await stats(node.parts, asked);
+    assertEquals([unknown.usage, unknown.condition.abnormal], [[{ unit: "bytes", total: GiB }], true]);
+    await node.setState(volume, "live");
+    const { usage } = await stats(node.parts, asked);
     for (const each of [volume, block]) await node.setState(each, "connecting");
-    const filesystem = await stats(node.parts, { ...volume, volumePath: volume.stagingPath });
-    assertEquals([filesystem.usage, filesystem.condition.abnormal], [[], true]);
+    const filesystem = await stats(node.parts, asked);
+    assertEquals([filesystem.usage, filesystem.condition.abnormal], [usage, true]);
     const disk = await stats(node.parts, { ...block, volumePath: targetPath });
     assertEquals([disk.usage[0]?.total, disk.condition.abnormal], [GiB, true]);
   },
@@ -148,5 +154,54 @@ Deno.test({
     node.commands.instead = (program) =>
       program === "xfs_growfs" ? { code: 1, stdout: "", stderr: "Permission denied" } : undefined;
     await assertRejects(() => expand(node.parts, asked), FailedPrecondition, "CAP_SYS_RESOURCE");
+  },
+});
+
+Deno.test({
+  name: "stats() knows nothing of the path of another volume",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const [volume, other] = [await node.volume("ext4"), await node.volume("ext4")];
+    for (const each of [volume, other]) await stage(node.parts, each);
+    for (const volumePath of [other.stagingPath, node.standIn.folder]) {
+      await assertRejects(() => stats(node.parts, { ...volume, volumePath }), NotFound);
+    }
+  },
+});
+
+Deno.test({
+  name: "expand() grows nothing where the volume is not, or not any more",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("xfs");
+    await stage(node.parts, volume);
+    await node.server.offer(node.nqn(volume), 2 * GiB);
+    const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes: 2 * GiB };
+    await assertRejects(() => expand(node.parts, { ...asked, volumePath: "/nonexistent/x" }), NotFound);
+    await run("umount", volume.stagingPath);
+    await assertRejects(() => expand(node.parts, asked), NotFound, "neither a mount nor a device node");
+    await stage(node.parts, await node.volume("block"));
+    const other = await node.volume("xfs");
+    const { targetPath } = await node.up(other, "target");
+    await assertRejects(
+      () => expand(node.parts, { ...asked, volumePath: targetPath }),
+      FailedPrecondition,
+      "was replaced",
+    );
+  },
+});
+
+Deno.test({
+  name: "expand() does not call grown what can only be read",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = { ...await node.volume("xfs"), readOnly: true };
+    await stage(node.parts, volume);
+    await node.server.offer(node.nqn(volume), 2 * GiB);
+    const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes: 2 * GiB };
+    await assertRejects(() => expand(node.parts, asked), FailedPrecondition, "read-only");
   },
 });

@@ -132,3 +132,39 @@ Deno.test({
     assertEquals([await node.mountsAt(volume.stagingPath), await node.parts.records.volumeIds()], [0, []]);
   },
 });
+
+Deno.test({
+  name: "unstage() refuses while a partition of the volume is mounted or built upon",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    await stage(node.parts, volume);
+    await Deno.mkdir(node.path("mounted"));
+    await run("mount", "-t", "tmpfs", "partition", node.path("mounted"));
+    const number = (await node.parts.mounts.at(node.path("mounted")))?.majorMinor;
+    const folder = `${node.standIn.roots.sysfs}/class/block/nvme0n1/nvme0n1p1`;
+    await Deno.mkdir(`${folder}/holders/md0`, { recursive: true });
+    await Deno.writeTextFile(`${folder}/dev`, `${number}\n`);
+    await assertRejects(() => unstage(node.parts, volume), InUse, "md0, built on nvme0n1p1");
+    await assertRejects(() => unstage(node.parts, volume), InUse, node.path("mounted"));
+    assertEquals(await node.sessions(volume), 1);
+  },
+});
+
+Deno.test({
+  name: "unstage() refuses a staging path that is not the one in use",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    const second = { ...volume, stagingPath: node.path("second") };
+    await Deno.mkdir(second.stagingPath);
+    for (const each of [volume, second]) await stage(node.parts, each);
+    await assertRejects(() => unstage(node.parts, volume), InUse, `staged at ${second.stagingPath}`);
+    assertEquals(await node.sessions(volume), 1);
+    await unstage(node.parts, second);
+    await unstage(node.parts, volume);
+    assertEquals(await node.sessions(volume), 0);
+  },
+});

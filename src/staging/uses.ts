@@ -1,47 +1,118 @@
 import { deviceNodeAt } from "../mounts/device_node.ts";
-import { type Mount, resolved } from "../mounts/mountinfo.ts";
+import { infoOf, type Mount, resolved } from "../mounts/mountinfo.ts";
 import { isVolumeId } from "../nvme/nqn.ts";
-import type { ManagedSession } from "../nvme/sysfs.ts";
+import { type ManagedSession, type Namespace, numbersOf } from "../nvme/sysfs.ts";
+import { FailedPrecondition } from "../runtime/errors.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
-import type { Cancellable } from "./volume.ts";
+import type { Cancellable, Capability } from "./volume.ts";
 
 /** What this node has of a volume, whatever became of it. */
 export interface Traces {
   volumeId: string;
   sessions: ManagedSession[];
   record: StagingRecord | undefined;
+  /** Why there is no record though there is a file: nothing may be concluded from that. */
+  unusable: FailedPrecondition | undefined;
+  /** Whether a device number is the volume's. */
+  owns: (majorMinor: string) => boolean;
   /** Whether a mount is of this volume. */
   isOurs: (mount: Mount) => boolean;
 }
 
 /** Looks for what is left of a volume: its sessions, its record, and how its mounts are known. */
-export async function tracesOf(parts: StagingParts, volumeId: string): Promise<Traces> {
-  const sessions = await parts.sessions.ofVolume(volumeId);
-  const record = isVolumeId(volumeId) ? await parts.records.read(volumeId) : undefined;
-  const own = new Set(sessions.flatMap((session) => session.namespaces.map((namespace) => namespace.majorMinor)));
+export async function tracesOf(parts: StagingParts, volumeId: string, options: Cancellable = {}): Promise<Traces> {
+  const sessions = await parts.sessions.ofVolume(volumeId, options);
+  const { record, unusable } = await noted(parts, volumeId);
+  const own = new Set(sessions.flatMap((session) => session.namespaces.flatMap(numbersOf)));
   // A session may be gone while its mounts are not. The noted number is theirs unless a device of today has it.
-  if (record && !await parts.sysfs.nqnOfDevice(record.majorMinor)) own.add(record.majorMinor);
-  return { volumeId, sessions, record, isOurs: (mount) => own.has(mount.majorMinor) };
+  if (record && !await parts.sysfs.nqnOfDevice(record.majorMinor, options)) own.add(record.majorMinor);
+  const owns = (majorMinor: string) => own.has(majorMinor);
+  return { volumeId, sessions, record, unusable, owns, isOurs: (mount) => owns(mount.majorMinor) };
+}
+
+async function noted(parts: StagingParts, volumeId: string): Promise<Pick<Traces, "record" | "unusable">> {
+  if (!isVolumeId(volumeId)) return { record: undefined, unusable: undefined };
+  try {
+    return { record: await parts.records.read(volumeId), unusable: undefined };
+  } catch (error) {
+    if (error instanceof FailedPrecondition) return { record: undefined, unusable: error };
+    throw error;
+  }
 }
 
 /**
- * Who uses a volume on this node as far as can be seen: mounts of its device (other than the staging one), published
- * device nodes, devices built on it. Empty: nobody was seen.
+ * Who uses a volume on this node as far as can be seen: mounts of its device and its partitions (other than the staging
+ * one), published device nodes, devices built on it. Empty: nobody was seen.
+ * @throws {FailedPrecondition} when the volume's record cannot be used: then not all can be seen
  */
 export async function usesOf(
   parts: StagingParts,
   traces: Traces,
   options: { stagingPath: string } & Cancellable,
 ): Promise<string[]> {
-  const staging = await resolved(options.stagingPath);
+  if (traces.unusable) throw traces.unusable;
+  const uses = await usesBesideRecord(parts, traces, options);
+  for (const node of await publishedNodes(traces.record)) uses.push(`a device node at ${node}`);
+  const other = await otherStaging(traces.record, options.stagingPath);
+  return other === undefined ? uses : [...uses, `staged at ${other}`];
+}
+
+/** The part of {@linkcode usesOf} that sysfs and mountinfo know. Without a staging path every mount counts. */
+export async function usesBesideRecord(
+  parts: StagingParts,
+  traces: Traces,
+  options: { stagingPath?: string } & Cancellable,
+): Promise<string[]> {
+  const staging = options.stagingPath === undefined ? undefined : await resolved(options.stagingPath);
   const mounts = (await parts.mounts.all(options)).filter((mount) => traces.isOurs(mount) && mount.target !== staging);
   const uses = mounts.map((mount) => `a mount at ${mount.target}`);
-  for (const target of traces.record?.targets ?? []) {
-    if (await deviceNodeAt(target)) uses.push(`a device node at ${target}`);
-  }
-  for (const { name, holders } of traces.sessions.flatMap((session) => session.namespaces)) {
-    uses.push(...holders.map((holder) => `${holder}, built on ${name}`));
+  for (const namespace of traces.sessions.flatMap((session) => session.namespaces)) {
+    for (const { name, holders } of [namespace, ...namespace.partitions]) {
+      uses.push(...holders.map((holder) => `${holder}, built on ${name}`));
+    }
   }
   return uses;
+}
+
+/** The targets of a block volume where a device node is. */
+export async function publishedNodes(record: StagingRecord | undefined): Promise<string[]> {
+  const nodes: string[] = [];
+  for (const target of record?.targets ?? []) if (await deviceNodeAt(target)) nodes.push(target);
+  return nodes;
+}
+
+/** A staged block volume leaves nothing at its staging path but the folder itself, which goes when it is unstaged. */
+async function otherStaging(record: StagingRecord | undefined, stagingPath: string): Promise<string | undefined> {
+  if (record?.kind !== "block" || await resolved(record.stagingPath) === await resolved(stagingPath)) return undefined;
+  return await infoOf(record.stagingPath) ? record.stagingPath : undefined;
+}
+
+/**
+ * A volume is a filesystem or a block device on a node, never both at once: each would destroy what the other holds.
+ * @throws {FailedPrecondition} when it is in use as the other
+ */
+export async function requireKind(
+  parts: StagingParts,
+  kind: Capability["kind"],
+  options: { volumeId: string; device: Namespace; record: StagingRecord | undefined } & Cancellable,
+): Promise<void> {
+  const { device, record, volumeId } = options;
+  // What the user of a block volume mounts is the user's own affair.
+  const [other, places] = kind === "filesystem"
+    ? ["block device", await publishedNodes(record)]
+    : ["filesystem", record?.kind === "block" ? [] : await mountsAt(parts, device, options)];
+  if (places.length === 0) return;
+  throw new FailedPrecondition(
+    `volume ${volumeId} is in use as ${other} on this node (${places.join(", ")}) and was asked for as ${
+      kind === "block" ? "block device" : "filesystem"
+    }: ` +
+      "end the pods that use it so, or use the volumeMode that it has",
+  );
+}
+
+async function mountsAt(parts: StagingParts, device: Namespace, options: Cancellable): Promise<string[]> {
+  const own = numbersOf(device);
+  return (await parts.mounts.all(options)).filter(({ majorMinor }) => own.includes(majorMinor))
+    .map(({ target }) => target);
 }

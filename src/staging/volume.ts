@@ -1,7 +1,7 @@
 import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
-import type { Device, Target } from "../nvme/session.ts";
+import { type Device, isNodeOf, type Target } from "../nvme/session.ts";
 import type { StagingParts } from "./parts.ts";
 
 /** How a volume is to be used. */
@@ -56,6 +56,15 @@ export function nqnFor(input: VolumeInput, prefix: string): string {
   );
 }
 
+/** @throws {InvalidArgument} for a block volume that is to be read-only: whoever is root in the pod can write to a node */
+export function requireKeepable(input: VolumeInput): void {
+  if (!input.readOnly || input.capability.kind !== "block") return;
+  throw new InvalidArgument(
+    `block volume ${input.volumeId} is asked for read-only: a device node cannot be kept so. Ask for it without readOnly, ` +
+      "or use volumeMode: Filesystem",
+  );
+}
+
 /** Where the volume is and how the kernel is to hold on to it; each missing key has its default. */
 export function targetOf(input: VolumeInput, parts: StagingParts): Target {
   const { publishContext, volumeContext } = input;
@@ -101,10 +110,12 @@ export async function atPromisedSize(
   return await parts.sessions.rescan(device.nqn, promised, options);
 }
 
-/** @throws {Unreachable} when the device changed between two looks: nothing is written then */
-export async function requireSame(parts: StagingParts, device: Device): Promise<void> {
-  const now = await parts.sessions.device(device.nqn);
-  if (now.majorMinor === device.majorMinor && now.size === device.size && now.nsid === device.nsid) return;
+/** @throws {Unreachable} when the device, or its device node, changed between two looks: nothing is written then */
+export async function requireSame(parts: StagingParts, device: Device, options: Cancellable): Promise<void> {
+  const now = await parts.sessions.device(device.nqn, options);
+  const same = now.majorMinor === device.majorMinor && now.size === device.size && now.nsid === device.nsid &&
+    now.path === device.path;
+  if (same && await isNodeOf(now)) return;
   throw new Unreachable(`the device of ${device.nqn} changed while it was looked at: nothing was written; try again`);
 }
 
@@ -112,8 +123,12 @@ export async function requireSame(parts: StagingParts, device: Device): Promise<
  * The live device of a volume that is staged, whatever the generation of its NQN.
  * @throws {NotFound} when this node has no session of the volume
  */
-export async function deviceOfVolume(parts: StagingParts, volumeId: string): Promise<Device> {
-  const sessions = isVolumeId(volumeId) ? await parts.sessions.ofVolume(volumeId) : [];
+export async function deviceOfVolume(
+  parts: StagingParts,
+  volumeId: string,
+  options: Cancellable = {},
+): Promise<Device> {
+  const sessions = isVolumeId(volumeId) ? await parts.sessions.ofVolume(volumeId, options) : [];
   const chosen = sessions.find((session) => session.live) ?? sessions[0];
   if (!chosen) throw new NotFound(`volume ${volumeId} is not staged on this node: it has no NVMe session`);
   if (sessions.filter((session) => session.live).length > 1) {
@@ -124,5 +139,5 @@ export async function deviceOfVolume(parts: StagingParts, volumeId: string): Pro
         "which is the right one is not known. Unstage the volume (delete its pods here), then stage it again",
     );
   }
-  return await parts.sessions.device(chosen.nqn);
+  return await parts.sessions.device(chosen.nqn, options);
 }

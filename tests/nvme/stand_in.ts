@@ -4,7 +4,7 @@ const commands = new Commands();
 
 /** Runs a program of a test and gives its output. Fails with what it said when it fails. */
 export async function run(program: string, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await commands.run(program, args, { deadline: 60_000 });
+  const { code, stdout, stderr } = await commands.run(program, args, { deadline: 60_000, keep: 2 ** 24 });
   if (code !== 0) throw new Error(`'${program} ${args.join(" ")}' ended with ${code}: ${stderr}${stdout}`);
   return stdout;
 }

@@ -1,25 +1,5 @@
 import { abortable } from "../runtime/deadline.ts";
 
-/** Work in turns: one at a time for each key, in the order of asking. Whoever waits can leave. */
-export class Turns {
-  readonly #last = new Map<string, Promise<void>>();
-
-  /** Runs `work` when those who came before with the same key have ended. */
-  async run<T>(key: string, work: () => Promise<T>, options: { signal: AbortSignal }): Promise<T> {
-    const before = this.#last.get(key) ?? Promise.resolve();
-    const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-    const tail = before.then(() => ended);
-    this.#last.set(key, tail);
-    try {
-      await abortable(before, options.signal);
-      return await work();
-    } finally {
-      end();
-      if (this.#last.get(key) === tail) this.#last.delete(key);
-    }
-  }
-}
-
 /** So many places for work, taken in the order of asking. Whoever waits can leave. */
 export class Places {
   readonly #waiting: (() => void)[] = [];
