@@ -1,3 +1,4 @@
+import { kubernetes } from "./kubernetes/kubernetes.ts";
 import { needPrograms } from "./lab/debian.ts";
 import { denoTests } from "./lab/deno_tests.ts";
 import { whyNoGo } from "./lab/go_tools.ts";
@@ -35,4 +36,4 @@ const conformance: Layer = {
 };
 
 /** All layers, the quick ones first. */
-export const layers: readonly Layer[] = [unit, conformance, sanity];
+export const layers: readonly Layer[] = [unit, conformance, sanity, kubernetes];

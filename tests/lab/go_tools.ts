@@ -1,4 +1,6 @@
 import { Commands } from "../../src/runtime/command.ts";
+import { pause } from "../../src/runtime/deadline.ts";
+import { buildInModule } from "./go_module.ts";
 import { print } from "./layer.ts";
 
 const commands = new Commands();
@@ -24,11 +26,22 @@ export interface GoTool {
   version: string;
   /** The package without a version. */
   package: string;
+  /** For a program that `go install` refuses, because its module replaces others: how it is built all the same. */
+  module?: GoModule;
+}
+
+/** The module that a program's package lies in. */
+export interface GoModule {
+  path: string;
+  /** The version of the modules that it replaces by folders of its own repository, where they are needed in that version. */
+  replaced?: string;
+  /** Variables that the linker sets. */
+  variables?: Readonly<Record<string, string>>;
 }
 
 /**
- * The path of a tool, which is built once into `${XDG_CACHE_HOME:-~/.cache}/rds-csi/<tool>-<version>`. Two that build at
- * once do not disturb each other: the folder appears whole.
+ * The path of a tool, which is built once into `${XDG_CACHE_HOME:-~/.cache}/rds-csi/<tool>-<version>`. The folder appears
+ * whole; of two that build at once, one waits. What an interrupted build has compiled is in Go's own cache.
  */
 export async function goTool(tool: GoTool): Promise<string> {
   const cache = `${Deno.env.get("XDG_CACHE_HOME") || `${Deno.env.get("HOME")}/.cache`}/rds-csi`;
@@ -36,23 +49,42 @@ export async function goTool(tool: GoTool): Promise<string> {
   const program = `${folder}/${tool.name}`;
   if (await exists(program)) return program;
   await Deno.mkdir(cache, { recursive: true });
-  const building = await Deno.makeTempDir({ dir: cache, prefix: `.${tool.name}-` });
-  try {
-    await build(tool, building);
-    await Deno.rename(building, folder);
-  } catch (error) {
-    await Deno.remove(building, { recursive: true });
-    // Somebody else may have been faster.
-    if (!await exists(program)) throw error;
-  }
+  // The lock ends with whoever holds it.
+  using lock = await Deno.open(`${cache}/.${tool.name}-${tool.version}.lock`, { create: true, write: true });
+  await take(lock, tool);
+  if (await exists(program)) return program;
+  const building = `${cache}/.${tool.name}-${tool.version}.building`;
+  await removeIfThere(building);
+  await Deno.mkdir(`${building}/bin`, { recursive: true });
+  await build(tool, building);
+  await Deno.rename(`${building}/bin`, folder);
+  await Deno.remove(building, { recursive: true });
   return program;
+}
+
+/** Milliseconds that somebody else may take to build the same. */
+const PATIENCE = 1_800_000;
+
+async function take(lock: Deno.FsFile, tool: GoTool): Promise<void> {
+  const end = performance.now() + PATIENCE;
+  for (let said = false; !await lock.tryLock(true); said = true) {
+    if (!said) print(`Waiting for another build of ${tool.name} ${tool.version}\n`);
+    if (performance.now() > end) throw new Error(`${tool.name} is being built by somebody else for too long`);
+    await pause(500);
+  }
 }
 
 async function build(tool: GoTool, folder: string): Promise<void> {
   const wanted = `${tool.package}@${tool.version}`;
   print(`Building ${wanted} with Go, once\n`);
-  const { code, stderr } = await commands.run("go", ["install", wanted], { deadline: 600_000, env: { GOBIN: folder } });
+  if (tool.module) return await buildInModule({ ...tool, module: tool.module }, folder);
+  const env = { GOBIN: `${folder}/bin` };
+  const { code, stderr } = await commands.run("go", ["install", wanted], { deadline: 600_000, env });
   if (code !== 0) throw new Error(`go install ${wanted} failed: ${stderr}`);
+}
+
+async function removeIfThere(folder: string): Promise<void> {
+  if (await exists(folder)) await Deno.remove(folder, { recursive: true });
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -11,6 +11,9 @@ const unshare = [
   "--propagation=private",
 ];
 
+/** Milliseconds that what runs inside has to end by itself. */
+const GRACE = 2000;
+
 /** Why no namespaces can be made here; `undefined` when they can. */
 export async function whyNoNamespace(): Promise<string | undefined> {
   if (Deno.build.os !== "linux" || Deno.uid() !== 0) return "mounting and loop devices need Linux and root";
@@ -35,11 +38,20 @@ export interface InsideOptions {
  * @returns its exit code
  */
 export async function inNamespace(script: URL, options: InsideOptions): Promise<number> {
-  const { code } = await new Deno.Command("unshare", {
+  const child = new Deno.Command("unshare", {
     args: [...unshare, Deno.execPath(), "run", "--quiet", "-A", fromFileUrl(script), ...options.args ?? []],
     env: { TMPDIR: options.folder, ...options.env },
     stdin: "null",
-    ...(options.signal ? { signal: options.signal } : {}),
-  }).spawn().status;
-  return code;
+  }).spawn();
+  // unshare heeds no TERM, and whoever is inside hears of a Ctrl-C by itself: it may end in good order first.
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const end = () => timer = setTimeout(() => child.kill("SIGKILL"), GRACE);
+  options.signal?.addEventListener("abort", end, { once: true });
+  if (options.signal?.aborted) end();
+  try {
+    return (await child.status).code;
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener("abort", end);
+  }
 }

@@ -1,0 +1,112 @@
+import { assert, assertEquals } from "@std/assert";
+import type { Row } from "../../src/simulator/values.ts";
+import { KubeError } from "../lab/kubernetes/client.ts";
+import { type Cluster, DRIVER, WORK } from "../lab/kubernetes/cluster.ts";
+import * as objects from "../lab/kubernetes/objects.ts";
+
+/** A StorageClass of the driver, unless there is one of that name. */
+export async function makeClass(
+  cluster: Cluster,
+  name: string,
+  parameters: Record<string, string> = {},
+): Promise<void> {
+  const made = { metadata: { name }, provisioner: DRIVER, parameters, allowVolumeExpansion: true };
+  try {
+    await cluster.kube.create(objects.storageClasses, made);
+  } catch (error) {
+    if (!(error instanceof KubeError && error.reason === "AlreadyExists")) throw error;
+  }
+}
+
+/** A claim: 1 GiB, ReadWriteOnce, of a StorageClass without parameters, where nothing else is said. */
+export async function makeClaim(
+  cluster: Cluster,
+  name: string,
+  spec: Partial<objects.Claim["spec"]> & { size?: string } = {},
+) {
+  const { size = "1Gi", ...rest } = spec;
+  await makeClass(cluster, "plain");
+  return await cluster.kube.create(objects.claims, {
+    metadata: { name, namespace: WORK },
+    spec: {
+      accessModes: ["ReadWriteOnce"],
+      resources: { requests: { storage: size } },
+      storageClassName: "plain",
+      ...rest,
+    },
+  });
+}
+
+/** The volume of a claim, once there is one. */
+export async function bound(cluster: Cluster, name: string) {
+  const { spec } = await cluster.kube.until(
+    objects.claims,
+    { name, namespace: WORK },
+    (claim) => claim.status?.phase === "Bound",
+  );
+  const volume = await cluster.kube.get(objects.persistentVolumes, { name: spec.volumeName ?? "" });
+  const { csi } = volume.spec;
+  assert(csi, `${volume.metadata.name} is no CSI volume`);
+  return { name: volume.metadata.name, id: csi.volumeHandle, spec: volume.spec, csi };
+}
+
+/** Asks for a volume on a node, as Kubernetes does for a pod. @param to.volume the PV's name */
+export async function attach(cluster: Cluster, name: string, to: { node: string; volume: string }): Promise<void> {
+  const source = { persistentVolumeName: to.volume };
+  const spec = { attacher: DRIVER, nodeName: to.node, source };
+  await cluster.kube.create(objects.volumeAttachments, { metadata: { name }, spec });
+}
+
+/** Waits until it is attached. @returns the publish context */
+export async function attached(cluster: Cluster, name: string): Promise<Record<string, string>> {
+  const { status } = await cluster.kube.until(
+    objects.volumeAttachments,
+    { name },
+    (va) => va.status?.attached === true,
+  );
+  return status?.attachmentMetadata ?? {};
+}
+
+/** Asks for the end of an attachment and waits for it. */
+export async function detach(cluster: Cluster, name: string): Promise<void> {
+  await cluster.kube.delete(objects.volumeAttachments, { name });
+  await cluster.kube.gone(objects.volumeAttachments, { name });
+}
+
+/** Deletes a claim and waits until its volume is gone from Kubernetes. */
+export async function removeClaim(cluster: Cluster, name: string): Promise<void> {
+  const found = await cluster.kube.find(objects.claims, { name, namespace: WORK });
+  await cluster.kube.delete(objects.claims, { name, namespace: WORK });
+  await cluster.kube.gone(objects.claims, { name, namespace: WORK });
+  if (found?.spec.volumeName) await cluster.kube.gone(objects.persistentVolumes, { name: found.spec.volumeName });
+}
+
+/** The first event of a claim whose message has this text. */
+export async function eventOf(cluster: Cluster, claim: string, text: string): Promise<objects.Event> {
+  let seen: objects.Event[] = [];
+  return await cluster.kube.wait(`an event with '${text}' on ${claim}`, async () => {
+    seen = (await cluster.kube.list(objects.events, WORK)).filter((event) => event.involvedObject.name === claim);
+    return seen.find(({ message }) => message?.includes(text));
+  }, { seen: () => seen.map(({ message }) => message).join("; ") });
+}
+
+/** The rows of volumes that RouterOS has, in the order of their slots. */
+export function disks(cluster: Cluster) {
+  const rows = cluster.simulator.state().disks.filter(({ type }) => type === "file");
+  return rows.map((row) => ({ ...row, slot: String(row["slot"]) })).sort((a, b) => a.slot < b.slot ? -1 : 1);
+}
+
+/** RouterOS' row of a volume. */
+export function diskOf(cluster: Cluster, id: string): Row | undefined {
+  return disks(cluster).find(({ slot }) => slot === id);
+}
+
+/** The volumes' files on RouterOS. */
+export function files(cluster: Cluster): string[] {
+  return cluster.simulator.state().files.map(({ name }) => name).filter((name) => name.endsWith(".img")).sort();
+}
+
+/** No volume, disk or file is left. */
+export function assertNothingLeft(cluster: Cluster): void {
+  assertEquals({ disks: disks(cluster), files: files(cluster) }, { disks: [], files: [] });
+}

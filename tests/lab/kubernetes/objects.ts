@@ -1,0 +1,141 @@
+/** Which object of its kind. */
+export interface Ref {
+  name: string;
+  namespace?: string;
+}
+
+/** Anything that the API server keeps. */
+export interface KubeObject {
+  metadata: Ref & {
+    uid?: string;
+    resourceVersion?: string;
+    annotations?: Record<string, string>;
+    finalizers?: string[];
+    deletionTimestamp?: string;
+  };
+}
+
+/** A kind of objects; the type parameter is what they look like. */
+export interface Kind<T extends KubeObject> {
+  apiVersion: string;
+  kind: string;
+  plural: string;
+  namespaced: boolean;
+  /** Never there: it ties the type to the kind. */
+  looks?: T;
+}
+
+function kind<T extends KubeObject>(apiVersion: string, kind: string, rest: Partial<Kind<T>> = {}): Kind<T> {
+  return { apiVersion, kind, plural: `${kind.toLowerCase()}s`, namespaced: false, ...rest };
+}
+
+/** What somebody says about the state of an object. */
+export interface Condition {
+  type: string;
+  status: "True" | "False" | "Unknown";
+  reason?: string;
+  message?: string;
+}
+
+/** A PersistentVolumeClaim. Sizes are quantities: `3Gi`. */
+export interface Claim extends KubeObject {
+  spec: {
+    accessModes: string[];
+    resources: { requests: { storage: string } };
+    storageClassName: string;
+    volumeMode?: "Filesystem" | "Block";
+    volumeName?: string;
+  };
+  status?: { phase?: string; capacity?: { storage: string }; conditions?: Condition[] };
+}
+
+/** A PersistentVolume. */
+export interface PersistentVolume extends KubeObject {
+  spec: {
+    accessModes: string[];
+    capacity: { storage: string };
+    volumeMode?: string;
+    claimRef?: Ref;
+    storageClassName?: string;
+    persistentVolumeReclaimPolicy?: string;
+    csi?: { driver: string; volumeHandle: string; fsType?: string; volumeAttributes?: Record<string, string> };
+  };
+  status?: { phase?: string };
+}
+
+/** A VolumeAttachment. */
+export interface VolumeAttachment extends KubeObject {
+  spec: { attacher: string; nodeName: string; source: { persistentVolumeName?: string } };
+  status?: {
+    attached: boolean;
+    attachmentMetadata?: Record<string, string>;
+    attachError?: { message?: string };
+    detachError?: { message?: string };
+  };
+}
+
+/** A StorageClass. */
+export interface StorageClass extends KubeObject {
+  provisioner: string;
+  parameters?: Record<string, string>;
+  allowVolumeExpansion?: boolean;
+  reclaimPolicy?: "Delete" | "Retain";
+  volumeBindingMode?: "Immediate" | "WaitForFirstConsumer";
+}
+
+/** A CSIDriver. */
+export interface CsiDriver extends KubeObject {
+  spec: { attachRequired?: boolean; podInfoOnMount?: boolean; fsGroupPolicy?: string; volumeLifecycleModes?: string[] };
+}
+
+/** A Node. */
+export interface Node extends KubeObject {
+  spec?: object;
+  status?: { conditions?: Condition[]; volumesInUse?: string[] };
+}
+
+/** A CSINode. */
+export interface CsiNode extends KubeObject {
+  spec: { drivers: { name: string; nodeID: string; topologyKeys?: string[] }[] };
+}
+
+/** An Event of the core group. */
+export interface Event extends KubeObject {
+  involvedObject: { kind?: string; name?: string; namespace?: string; uid?: string };
+  reason?: string;
+  message?: string;
+  type?: string;
+}
+
+/** One rule of RBAC. */
+export interface Rule {
+  apiGroups: string[];
+  resources: string[];
+  verbs: string[];
+}
+
+/** A ClusterRole. */
+export interface ClusterRole extends KubeObject {
+  rules: Rule[];
+}
+
+/** A ClusterRoleBinding. */
+export interface ClusterRoleBinding extends KubeObject {
+  subjects: ({ kind: string } & Ref)[];
+  roleRef: { apiGroup: string; kind: string; name: string };
+}
+
+const storage = "storage.k8s.io/v1";
+const rbac = "rbac.authorization.k8s.io/v1";
+
+export const namespaces = kind<KubeObject>("v1", "Namespace");
+export const claims = kind<Claim>("v1", "PersistentVolumeClaim", { namespaced: true });
+export const persistentVolumes = kind<PersistentVolume>("v1", "PersistentVolume");
+export const nodes = kind<Node>("v1", "Node");
+export const events = kind<Event>("v1", "Event", { namespaced: true });
+export const volumeAttachments = kind<VolumeAttachment>(storage, "VolumeAttachment");
+export const storageClasses = kind<StorageClass>(storage, "StorageClass", { plural: "storageclasses" });
+export const csiDrivers = kind<CsiDriver>(storage, "CSIDriver");
+export const csiNodes = kind<CsiNode>(storage, "CSINode");
+export const clusterRoles = kind<ClusterRole>(rbac, "ClusterRole");
+export const clusterRoleBindings = kind<ClusterRoleBinding>(rbac, "ClusterRoleBinding");
