@@ -41,8 +41,6 @@ const CHANNELS = 4;
 const QUEUE_LIMIT = 1000;
 const BACKOFF = { first: 500, last: 30_000 };
 const CHECK_DEADLINE = 10_000;
-/** Milliseconds after which a connection that ends had been a good one. */
-const LASTING = 30_000;
 
 /** A script was sent and its answer did not come: whether it had an effect is not known. `cause` tells what happened. */
 export class AnswerLost extends Error {
@@ -63,6 +61,7 @@ export class Connection {
   readonly #waiting: (() => void)[] = [];
   #channels = 0;
   #sent = 0;
+  #wasOfUse = false;
   #transport: Transport | undefined;
   #checking: Promise<void> | undefined;
   #attempt = Promise.withResolvers<void>();
@@ -119,6 +118,7 @@ export class Connection {
     try {
       const text = await transport.exec(line, deadline.signal);
       result = "error";
+      this.#wasOfUse = true;
       const answer = withoutSentinel(text, `ok-${nonce}`);
       if (answer === undefined) throw routerOsError(text, job.doing);
       result = "ok";
@@ -195,11 +195,10 @@ export class Connection {
     for (let failures = 0; !stop.aborted;) {
       try {
         const transport = await this.#connect(stop);
-        const since = Date.now();
         this.#connected(transport);
         this.#watchLogin(transport).catch(() => {});
         await transport.closed;
-        failures = Date.now() - since < LASTING ? failures + 1 : 0;
+        failures = this.#wasOfUse ? 0 : failures + 1;
         this.#disconnected(failures);
       } catch (error) {
         if (!stop.aborted) this.#failed(error as Error, failures++);
@@ -231,6 +230,7 @@ export class Connection {
 
   #connected(transport: Transport): void {
     this.#transport = transport;
+    this.#wasOfUse = false;
     this.#attempt.resolve();
     this.#options.metrics?.sshConnects.inc({ status: "success" });
     log.info("connected to RouterOS");
