@@ -29,6 +29,9 @@ export function whyUnsupported(capability: VolumeCapability): string | undefined
       return `there is no fsType '${fsType}', only ${fileSystems.join(", ")}`;
     }
   }
+  if (capability.accessType.case === "block" && mode === Mode.SINGLE_NODE_READER_ONLY) {
+    return "a block volume cannot be kept read-only (its device node can be written to): use ReadWriteOnce";
+  }
   if (single.includes(mode)) return undefined;
   if (mode !== Mode.MULTI_NODE_MULTI_WRITER) return `the access mode ${Mode[mode]} is not there: use ReadWriteOnce`;
   if (capability.accessType.case === "block") return undefined;

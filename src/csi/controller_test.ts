@@ -83,6 +83,7 @@ Deno.test("Controller: bad requests are INVALID_ARGUMENT, say what is wrong, and
     [() => client.createVolume(volume("v", mount(Mode.SINGLE_NODE_WRITER, "zfs"))), "no fsType 'zfs'"],
     [() => client.createVolume(volume("v", mount(Mode.MULTI_NODE_MULTI_WRITER))), "volumeMode: Block"],
     [() => client.createVolume(volume("v", block(Mode.MULTI_NODE_READER_ONLY))), "MULTI_NODE_READER_ONLY"],
+    [() => client.createVolume(volume("v", block(Mode.SINGLE_NODE_READER_ONLY))), "cannot be kept read-only"],
     [() => client.createVolume({ ...volume(), parameters: { colour: "red" } }), "'colour' is unknown"],
     [() => client.createVolume({ ...volume(), parameters: { nvmePort: '4420"; /system reset' } }), "nvmePort"],
     [() => client.createVolume({ ...volume(), volumeContentSource: snapshot }), "dataSource"],
