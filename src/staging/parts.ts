@@ -24,7 +24,7 @@ export const defaultDeadlines: NodeDeadlines = {
   mkfs: 120_000,
   check: 60_000,
   mountinfo: 10_000,
-  command: 10_000,
+  command: 30_000,
 };
 
 /** How much of a volume's filesystem there is of something. */
