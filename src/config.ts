@@ -96,6 +96,12 @@ export const settings = {
     ...driver,
     default: ":9809",
   }),
+  expansion: setting(
+    "expansion",
+    oneOf("online", "offline"),
+    "When volumes grow: while they are in use, or only while no node has them, for servers whose exports show a new size only to a new connection.",
+    { ...driver, default: "online" },
+  ),
   shutdownGrace: setting("shutdown-grace", duration, "How long calls under way may go on after SIGTERM.", {
     ...driver,
     default: "30s",

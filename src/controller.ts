@@ -35,8 +35,14 @@ export async function startController(config: Config, version: string): Promise<
 
   let ready = false;
   const server = new CsiServer({ socket: config.endpoint, group: config.socketGroup, metrics });
-  server.add(Identity, identityService({ name: config.driverName, version, ready: () => ready }));
-  server.add(Controller, controllerService({ volumes, attachments, serverAddress: config.rdsAddress }));
+  server.add(
+    Identity,
+    identityService({ name: config.driverName, version, expansion: config.expansion, ready: () => ready }),
+  );
+  server.add(
+    Controller,
+    controllerService({ volumes, attachments, expansion: config.expansion, serverAddress: config.rdsAddress }),
+  );
   const http = serveHttp({ ...config.metricsAddress, metrics, ready: () => ready });
   metrics.observe({ sshQueueLength: () => connection.queueLength, sshConnected: () => connection.connected });
 

@@ -19,7 +19,10 @@ export async function startNode(config: Config, version: string): Promise<{ stop
 
   let ready = false;
   const server = new CsiServer({ socket: config.endpoint, group: config.socketGroup, metrics });
-  server.add(Identity, identityService({ name: config.driverName, version, ready: () => ready }));
+  server.add(
+    Identity,
+    identityService({ name: config.driverName, version, expansion: config.expansion, ready: () => ready }),
+  );
   server.add(
     Node,
     nodeService({

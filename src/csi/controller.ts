@@ -23,6 +23,8 @@ import type { CallContext, Handlers } from "./server.ts";
 export interface ControllerOptions {
   volumes: Volumes;
   attachments: Attachments;
+  /** When volumes grow: also while a node has them, or not. */
+  expansion: "online" | "offline";
   /** Where nodes reach the exports of volumes whose PV does not say. */
   serverAddress: string;
 }
@@ -40,7 +42,7 @@ const capabilities = [
 
 /** The Controller service: check the fields, one call, the answer. Idempotency and waiting are the domain's. */
 export function controllerService(options: ControllerOptions): Handlers<typeof Controller> {
-  const { volumes, attachments, serverAddress } = options;
+  const { volumes, attachments, expansion, serverAddress } = options;
 
   function entry(volume: Volume) {
     return {
@@ -119,6 +121,15 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
     async controllerExpandVolume(request: ControllerExpandVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
       if (!request.capacityRange) throw new InvalidArgument("capacity_range is missing: say how large it is to be");
+      const holders = attachments.holders(id);
+      if (expansion === "offline" && holders.length > 0) {
+        throw new FailedPrecondition(
+          `${id} is attached to ${
+            holders.join(" and ")
+          }, and with --expansion=offline it grows only while no node has it: ` +
+            "end the pods that use it; it grows when it is detached",
+        );
+      }
       const capacityBytes = await volumes.expand(id, rangeOf(request), call.signal);
       // Always: the node's half may still be missing from an earlier try, and is quick when it is not.
       return { capacityBytes, nodeExpansionRequired: true };

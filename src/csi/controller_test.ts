@@ -29,11 +29,14 @@ interface Cluster extends AsyncDisposable {
 }
 
 /** The Controller service over a real socket and a real SSH connection to a simulated RouterOS. */
-async function cluster(options?: RouterOsOptions): Promise<Cluster> {
+async function cluster(options?: RouterOsOptions, expansion: "online" | "offline" = "online"): Promise<Cluster> {
   const rds = await routerOs(options);
   const server = new CsiServer({ socket: `${rds.folder}/run/csi.sock`, metrics: new Metrics("1") });
   const attachments = new MemoryAttachments(["n1", "n2", "n3"]);
-  server.add(Controller, controllerService({ volumes: rds.volumes, attachments, serverAddress: "10.0.0.1" }));
+  server.add(
+    Controller,
+    controllerService({ volumes: rds.volumes, attachments, expansion, serverAddress: "10.0.0.1" }),
+  );
   await server.start();
   const client = connect(Controller, `${rds.folder}/run/csi.sock`);
   return {
@@ -223,6 +226,19 @@ Deno.test("Controller: a create and a delete of one volume exclude each other, b
   await until(() => (rds.simulator.state().commands["disk remove"] ?? 0) === 1, "the delete is under way");
   assertEquals((await ending(client.createVolume(volume(name)))).code, "ABORTED");
   await deleting;
+});
+
+Deno.test("Controller: with offline expansion a volume grows only while no node has it", async () => {
+  await using it = await cluster({}, "offline");
+  const existing = await made(it.client);
+  const grow = () => it.client.controllerExpandVolume({ ...existing, capacityRange: { requiredBytes: 2n * GIB } });
+  await it.client.controllerPublishVolume({ ...existing, nodeId: "n1", volumeCapability: mount() });
+  const refused = await ending(grow());
+  assertEquals(refused.code, "FAILED_PRECONDITION");
+  assertStringIncludes(refused.details, "attached to n1");
+  assertEquals((await it.rds.volumes.require(existing.volumeId)).size, GIB);
+  await it.client.controllerUnpublishVolume(existing);
+  assertEquals((await grow()).capacityBytes, 2n * GIB);
 });
 
 Deno.test("Controller: the caller's deadline ends the wait for RouterOS, and the retry finds one volume", async () => {

@@ -19,7 +19,10 @@ async function serve(handlers: { controller?: Handlers<typeof Controller>; node?
   const socket = `${folder}/csi.sock`;
   const metrics = new Metrics("0");
   const server = new CsiServer({ socket, metrics });
-  server.add(Identity, identityService({ name: pluginName, version: "1.2.3", ready: () => true }));
+  server.add(
+    Identity,
+    identityService({ name: pluginName, version: "1.2.3", expansion: "offline", ready: () => true }),
+  );
   server.add(Controller, handlers.controller ?? {});
   server.add(Node, handlers.node ?? {});
   await server.start();
@@ -70,6 +73,7 @@ Deno.test("CsiServer answers what the Identity handlers say", async () => {
   assertEquals((await it.identity.probe({})).ready, true);
   const { capabilities } = await it.identity.getPluginCapabilities({});
   assertEquals(capabilities.map(({ type }) => type.case), ["service", "volumeExpansion"]);
+  assertEquals(Number(capabilities[1]?.type.value?.type), 2, "OFFLINE, as it was told");
 });
 
 Deno.test("CsiServer answers UNIMPLEMENTED to a method without a handler", async () => {

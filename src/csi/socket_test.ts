@@ -18,7 +18,7 @@ async function inFolder(work: (folder: string) => Promise<void>): Promise<void> 
 
 function server(socket: string, group?: number): CsiServer {
   const made = new CsiServer({ socket, group, metrics: new Metrics("0") });
-  made.add(Identity, identityService({ name: "x", version: "1", ready: () => true }));
+  made.add(Identity, identityService({ name: "x", version: "1", expansion: "online", ready: () => true }));
   return made;
 }
 
