@@ -22,6 +22,15 @@ function server(socket: string, group?: number): CsiServer {
   return made;
 }
 
+/**
+ * Asks the server behind a socket, with a connection that ends before the server does: Deno 2.9.6 can crash when a gRPC
+ * client of the same process finds its server gone.
+ */
+async function probe(socket: string): Promise<{ ready?: boolean | undefined }> {
+  using identity = connect(Identity, socket);
+  return await identity.probe({});
+}
+
 async function modeOf(path: string): Promise<number> {
   return ((await Deno.stat(path)).mode ?? 0) & 0o777;
 }
@@ -61,8 +70,7 @@ Deno.test("CsiServer replaces the stale socket of a dead process", () =>
     await leaveStaleSocket(socket);
     const made = server(socket);
     await made.start();
-    using identity = connect(Identity, socket);
-    assertEquals((await identity.probe({})).ready, true);
+    assertEquals((await probe(socket)).ready, true);
     await made.stop(1000);
   }));
 
@@ -72,8 +80,7 @@ Deno.test("CsiServer does not take a live socket away", () =>
     const first = server(socket);
     await first.start();
     await assertRejects(() => server(socket).start(), FailedPrecondition, `another process serves ${socket}`);
-    using identity = connect(Identity, socket);
-    assertEquals((await identity.probe({})).ready, true);
+    assertEquals((await probe(socket)).ready, true);
     await first.stop(1000);
   }));
 
