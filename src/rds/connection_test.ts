@@ -178,6 +178,20 @@ Deno.test("Connection does not doubt a server because a caller went away", async
   assertEquals(transport.lines.length, 1);
 });
 
+Deno.test("Connection refuses the script after a thousand that wait, unsent, and takes it when there is room", async () => {
+  const transport = new FakeTransport();
+  const it = connectionTo(transport);
+  const waiting = Array.from({ length: 1004 }, () => it.connection.run(job()).catch(() => {}));
+  await turn();
+  assertEquals(it.connection.queueLength, 1000);
+  await assertRejects(() => it.connection.run(job()), Unreachable, "was not sent");
+  transport.auto = (line) => sentinelOf(line);
+  for (const at of [0, 1, 2, 3]) transport.answer(at, sentinelOf(transport.lines[at] as string));
+  await Promise.all(waiting);
+  assertEquals(await it.connection.run(job()), "");
+  it[Symbol.dispose]();
+});
+
 Deno.test("Connection.close() answers whoever waits for a connection", async () => {
   const never = new Connection({ connect: (signal) => new Promise((_, no) => signal.addEventListener("abort", no)) });
   never.start();

@@ -72,6 +72,10 @@ await check("format", () => deno(["fmt", "--check", "--quiet"]));
 await check("lint", () => deno(["lint", "--quiet"]));
 await check("types", () => deno(["check", "--quiet", "main.ts", "src", "tests", "proto"]));
 await check("README's commands", checkReadme);
+await check(
+  "the demo runs to its end",
+  async () => assertMatch(await deno(["task", "demo"]), /The pool is empty again/),
+);
 await tests("tests", TEST_COMMAND.split(" "));
 print("\n");
 {
