@@ -1,0 +1,237 @@
+import { KubeConfig } from "@kubernetes/client-node";
+import { Deadline, reasonOf } from "../runtime/deadline.ts";
+import { DriverError, FailedPrecondition, messageOf, Unreachable } from "../runtime/errors.ts";
+import { TextLineStream } from "../runtime/lines.ts";
+import { kubeError, type Status } from "./errors.ts";
+
+/** What every object has (meta/v1, ObjectMeta): the part of it that is used. */
+export interface KubeObject {
+  metadata: {
+    name: string;
+    namespace?: string;
+    uid?: string;
+    resourceVersion?: string;
+    creationTimestamp?: string;
+    deletionTimestamp?: string;
+    annotations?: Record<string, string>;
+    labels?: Record<string, string>;
+    ownerReferences?: { kind: string; name: string; uid: string; apiVersion: string }[];
+  };
+}
+
+/** One line of a watch. */
+export interface WatchEvent<T> {
+  type: "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK";
+  object: T;
+}
+
+/** How one request is made. */
+export interface RequestOptions {
+  signal?: AbortSignal | undefined;
+  query?: Readonly<Record<string, string>>;
+}
+
+/** What a client talks through: so that tests need no server. */
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** Settings of {@linkcode Kube}. */
+export interface KubeOptions {
+  server: string;
+  /** The namespace that the driver's own objects lie in. */
+  namespace: string;
+  /** Headers that authenticate, made anew for each request: tokens are renewed on disk. */
+  headers: () => Promise<Record<string, string>>;
+  fetch: Fetch;
+  /** Milliseconds for each request. */
+  deadline: number;
+}
+
+/** Objects in one page of a list. */
+const PAGE = 500;
+
+/**
+ * The Kubernetes API: paths in, JSON out. Credentials are those of a kubeconfig or of the pod's service account, read by
+ * Kubernetes' own client library; every request has a deadline and the caller's cancellation.
+ */
+export class Kube {
+  readonly namespace: string;
+  readonly #options: KubeOptions;
+
+  constructor(options: KubeOptions) {
+    this.#options = options;
+    this.namespace = options.namespace;
+  }
+
+  /** @throws {NotFound} when the server says that there is none; see {@linkcode kubeError} for the rest */
+  async get<T extends KubeObject>(path: string, options: RequestOptions = {}): Promise<T> {
+    return await this.#json("GET", path, options) as T;
+  }
+
+  async create<T extends KubeObject>(path: string, object: object, options: RequestOptions = {}): Promise<T> {
+    return await this.#json("POST", path, { ...options, body: object }) as T;
+  }
+
+  /** Replaces an object. @throws {Conflict} when its resourceVersion is not the present one */
+  async replace<T extends KubeObject>(path: string, object: object, options: RequestOptions = {}): Promise<T> {
+    return await this.#json("PUT", path, { ...options, body: object }) as T;
+  }
+
+  /** Changes an object by a merge patch (RFC 7386). With metadata.resourceVersion in it: {@linkcode Conflict} if it moved. */
+  async patch<T extends KubeObject>(path: string, change: object, options: RequestOptions = {}): Promise<T> {
+    return await this.#json("PATCH", path, { ...options, body: change, type: "application/merge-patch+json" }) as T;
+  }
+
+  /**
+   * All objects, as they are now (a quorum read), page by page.
+   * @param each gets every object; what it does not keep is not held in memory
+   * @returns the resource version to watch from
+   */
+  async list<T extends KubeObject>(
+    path: string,
+    each: (object: T) => void,
+    options: RequestOptions = {},
+  ): Promise<string> {
+    for (let rest = "";;) {
+      const query = { ...options.query, limit: String(PAGE), ...(rest === "" ? {} : { continue: rest }) };
+      const page = await this.#json("GET", path, { ...options, query }) as {
+        metadata: { continue?: string; resourceVersion: string };
+        items: T[] | null;
+      };
+      for (const object of page.items ?? []) each(object);
+      rest = page.metadata.continue ?? "";
+      if (rest === "") return page.metadata.resourceVersion;
+    }
+  }
+
+  /**
+   * What changes from a resource version on, bookmarks included. Ends when the server ends it.
+   * @throws {Gone} when that version is too old
+   */
+  async *watch<T extends KubeObject>(
+    path: string,
+    options: RequestOptions & { resourceVersion: string; signal: AbortSignal },
+  ): AsyncGenerator<WatchEvent<T>> {
+    const { resourceVersion, signal } = options;
+    const query = { ...options.query, watch: "true", allowWatchBookmarks: "true", resourceVersion };
+    // The deadline is for the head of the answer only: the body goes on for as long as it likes.
+    const head = new Deadline(this.#options.deadline, `Kubernetes to ${path}`, signal);
+    const { body } = await this.#request("GET", path, { query, signal: head.signal, live: signal })
+      .finally(() => head[Symbol.dispose]());
+    if (!body) return;
+    const lines = body.pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array<ArrayBuffer>, string>);
+    try {
+      for await (const line of lines.pipeThrough(new TextLineStream())) yield eventOf<T>(line, path);
+    } catch (error) {
+      if (signal.aborted) throw reasonOf(signal);
+      throw error instanceof DriverError ? error : broken(path, error);
+    }
+  }
+
+  async #json(method: string, path: string, options: RequestOptions & { body?: object; type?: string }) {
+    using deadline = new Deadline(this.#options.deadline, `Kubernetes to ${method} ${path}`, options.signal);
+    const response = await this.#request(method, path, { ...options, signal: deadline.signal });
+    try {
+      return await response.json();
+    } catch (error) {
+      if (deadline.signal.aborted) throw reasonOf(deadline.signal);
+      throw broken(`${method} ${path}`, error);
+    }
+  }
+
+  async #request(
+    method: string,
+    path: string,
+    options: RequestOptions & { signal: AbortSignal; live?: AbortSignal; body?: object; type?: string },
+  ): Promise<Response> {
+    const { signal, live, body, query, type = "application/json" } = options;
+    const url = `${this.#options.server}${path}${query ? `?${new URLSearchParams(query)}` : ""}`;
+    try {
+      signal.throwIfAborted();
+      const headers = { ...await this.#options.headers(), ...(body ? { "content-type": type } : {}) };
+      const init = {
+        method,
+        headers,
+        signal: AbortSignal.any(live ? [signal, live] : [signal]),
+        ...(body ? { body: JSON.stringify(body) } : {}),
+      };
+      const response = await this.#options.fetch(url, init);
+      if (response.ok) return response;
+      throw kubeError(`${method} ${path}`, { code: response.status, ...await statusOf(response) });
+    } catch (error) {
+      if (signal.aborted) throw reasonOf(signal);
+      throw error instanceof TypeError ? broken(`${method} ${path}`, error) : error;
+    }
+  }
+}
+
+/**
+ * A client with the credentials of a kubeconfig file, or of the pod's service account where none is named.
+ * @throws {FailedPrecondition} when there are none, or they cannot be used
+ */
+export function connectKube(
+  options: { kubeconfig: string | undefined; namespace: string | undefined; deadline: number },
+): Kube {
+  const config = new KubeConfig();
+  try {
+    if (options.kubeconfig) config.loadFromFile(options.kubeconfig);
+    else config.loadFromCluster();
+  } catch (error) {
+    throw unusable(messageOf(error), error);
+  }
+  const cluster = config.getCurrentCluster();
+  if (!cluster || cluster.server.includes("undefined")) throw unusable("it names no API server");
+  if (cluster.skipTLSVerify && cluster.server.startsWith("https:")) {
+    throw unusable("insecure-skip-tls-verify is not possible: name the certificate authority");
+  }
+  const namespace = options.namespace ?? config.getContextObject(config.getCurrentContext())?.namespace ?? "rds-csi";
+  return new Kube({ server: cluster.server, namespace, ...transport(config), deadline: options.deadline });
+}
+
+/** Deno's own fetch: the library makes a connection for each request. HTTP/1.1, so that no dead connection is shared. */
+function transport(config: KubeConfig): Pick<KubeOptions, "headers" | "fetch"> {
+  let made: { key: string; client: Deno.HttpClient } | undefined;
+  const prepare = async () => {
+    const https: Record<string, unknown> & { headers?: Record<string, string> } = {};
+    await config.applyToHTTPSOptions(https);
+    const [ca, cert, key] = [https["ca"], https["cert"], https["key"]].map((pem) => pem ? String(pem) : undefined);
+    const wanted = JSON.stringify([ca, cert, key]);
+    if (made?.key !== wanted) {
+      const tls = { ...(ca ? { caCerts: [ca] } : {}), ...(cert && key ? { cert, key } : {}) };
+      made = { key: wanted, client: Deno.createHttpClient({ ...tls, http2: false }) };
+    }
+    return https.headers ?? {};
+  };
+  return {
+    headers: prepare,
+    fetch: (url, init) => fetch(url, { ...init, ...(made ? { client: made.client } : {}) }),
+  };
+}
+
+function unusable(why: string, cause?: unknown): FailedPrecondition {
+  return new FailedPrecondition(
+    `the Kubernetes API cannot be used: ${why}. In a cluster the pod's service account is used; elsewhere name a file ` +
+      "with --kubeconfig; --standalone runs without Kubernetes (for trials)",
+    { cause },
+  );
+}
+
+/** @throws {Gone} and its like for what the server says went wrong; what is cut off in the middle is {@linkcode Unreachable} */
+function eventOf<T>(line: string, path: string): WatchEvent<T> {
+  const { type, object } = JSON.parse(line) as { type: WatchEvent<T>["type"] | "ERROR"; object: T & Status };
+  if (type === "ERROR") throw kubeError(`watch ${path}`, object);
+  return { type, object };
+}
+
+function broken(what: string, cause: unknown): Unreachable {
+  return new Unreachable(`the Kubernetes API cannot be reached (${what}): ${messageOf(cause)}; try again`, { cause });
+}
+
+async function statusOf(response: Response): Promise<Status> {
+  const text = await response.text();
+  try {
+    const { reason, message } = JSON.parse(text) as Status;
+    return { ...(reason ? { reason } : {}), ...(message ? { message } : {}) };
+  } catch {
+    return { message: text.slice(0, 300) };
+  }
+}
