@@ -17,6 +17,14 @@ export interface Disk {
   comment: string;
 }
 
+/** A row of `/file`. */
+export interface StoredFile {
+  /** Without leading slash. */
+  name: string;
+  /** Bytes; undefined where RouterOS shows none, or nothing that can be read. */
+  size: bigint | undefined;
+}
+
 /** The pool as its own row and its file disks tell. Bytes. */
 export interface Pool {
   size: bigint;
@@ -58,6 +66,15 @@ function decodeDisk(row: Row): Disk {
     mountFilesystem: truthOf(row, "mount-filesystem"),
     comment: textOf(row, "comment"),
   };
+}
+
+/** The rows as files; folders are left out. @throws {RouterOsError} for a row without a name */
+export function decodeFiles(text: string): StoredFile[] {
+  return decodeRows(text).filter((row) => row["type"] !== "directory").map((row) => {
+    const name = textOf(row, "name").replace(/^\//, "");
+    if (name !== "") return { name, size: bytesIn(textOf(row, "size")) };
+    throw new RouterOsError(`RouterOS shows a file without a name: '${JSON.stringify(row).slice(0, 200)}'`);
+  });
 }
 
 /** The pool mounted at `mountPoint`, from rows that hold it and all file disks on it; undefined without such a row. */

@@ -1,40 +1,25 @@
 import { AlreadyExists, FailedPrecondition, InvalidArgument, messageOf, Unreachable } from "../runtime/errors.ts";
 import { AnswerLost, type Connection } from "./connection.ts";
 import { decodeDisks, decodePool, type Disk, type Pool } from "./decode.ts";
+import {
+  add,
+  anyOf,
+  atPath,
+  decodeFound,
+  fence,
+  type Found,
+  look,
+  type NewDisk,
+  ours,
+  print,
+  type Target,
+  withNqn,
+} from "./disk_scripts.ts";
 import { isRefusal, RouterOsError } from "./errors.ts";
+import { decodeInventory, type Inventory, inventory } from "./inventory.ts";
+import { MergedReads } from "./merged_reads.ts";
 import { escapeRegExp, join, ros, type Script } from "./script.ts";
 import { Settling } from "./settling.ts";
-import { MergedReads } from "./merged_reads.ts";
-
-/** What a row must be to be ours: every changing script proves it inside RouterOS before it changes anything. */
-export interface Target {
-  slot: string;
-  /** One and the same for all names of the volume: what is unanswered is noted under it. */
-  key: string;
-  /** The only paths that its file may have, without leading slash. */
-  files: readonly string[];
-  /** Its NQN in generation 0; a row in any later generation is the same volume. */
-  nqn: string;
-}
-
-/** A disk to make. */
-export interface NewDisk {
-  target: Target;
-  /** Without leading slash; one of the target's files. */
-  file: string;
-  /** Bytes. */
-  size: bigint;
-  port: number;
-  comment: string;
-  /** A slot that an older driver would have used for the same volume. */
-  otherSlot?: string | undefined;
-}
-
-/** What is there after a change: rows that have the name, file or NQN, and which of the target's files exist. */
-export interface Found {
-  disks: Disk[];
-  files: number;
-}
 
 /** Milliseconds for each kind of command. */
 export interface DiskDeadlines {
@@ -85,6 +70,11 @@ export class Disks {
   async list(nqnPrefix: string, signal?: AbortSignal): Promise<Disk[]> {
     const where = ros`type=file and nvme-tcp-server-nqn~${"^" + escapeRegExp(nqnPrefix)}`;
     return decodeDisks(await this.#read("list", "list the volumes", () => print(where), signal));
+  }
+
+  /** All file disks under those folders, whoever owns them, and the files there that are named like volumes. */
+  async inventory(bases: readonly string[], signal?: AbortSignal): Promise<Inventory> {
+    return decodeInventory(await this.#read("inventory", "list disks and files", () => inventory(bases), signal));
   }
 
   /** The pool mounted at `mountPoint`. @throws {FailedPrecondition} when RouterOS shows none */
@@ -169,6 +159,25 @@ export class Disks {
     });
   }
 
+  /**
+   * Cuts off whoever is connected to the disk: export off, `from` becomes `to`, export on. Nothing happens unless the disk
+   * is ours and has the NQN `from`. Shows every row that has anything of the volume. After a refusal some of it may have
+   * been done, and the rest will not be.
+   * @param nqns two generations of the target's NQN
+   */
+  fence(target: Target, nqns: { from: string; to: string }, signal?: AbortSignal): Promise<Found> {
+    return this.#change({
+      kind: "fence",
+      doing: `cut off who had ${target.slot}`,
+      target,
+      deadline: this.#deadlines.resize,
+      change: fence(target, nqns),
+      look: look(anyOf(target), []),
+      seen: (found) => found.disks.some((disk) => disk.nqn === nqns.to && disk.exported),
+      signal,
+    });
+  }
+
   /** Keeps RouterOS from mounting the file system inside the volume. Only for a volume that nobody holds. */
   unmountFilesystem(target: Target, signal?: AbortSignal): Promise<Found> {
     return this.#change({
@@ -247,49 +256,4 @@ function checkSlot(slot: string): void {
   throw new InvalidArgument(
     `an id of ${slot.length} characters is over the limit of ${LONGEST_SLOT}: it is no volume's`,
   );
-}
-
-function add({ file, size, target, port, comment }: NewDisk): Script {
-  const place = ros`type=file file-path=${"/" + file} file-size=${size} slot=${target.slot} mount-filesystem=no`;
-  const shown = ros`nvme-tcp-export=yes nvme-tcp-server-port=${port} nvme-tcp-server-nqn=${target.nqn}`;
-  return ros`/disk/add ${place} ${shown} comment=${comment}`;
-}
-
-function print(where: Script): Script {
-  return ros`:put [:serialize to=json value=[/disk/print detail as-value where ${where}] options=json.no-string-conversion]`;
-}
-
-/** Shows the rows on one line (or none), then the number of files that exist. */
-function look(where: Script, files: readonly string[]): Script {
-  const named = files.length === 0 ? undefined : join(files.map((file) => ros`name=${file}`), " or ");
-  return ros`${print(where)}; :put ${named ? ros`[:len [/file/find where ${named}]]` : 0}`;
-}
-
-function decodeFound(text: string): Found {
-  const lines = text.split("\n");
-  const last = lines.pop() ?? "";
-  if (!/^\d+$/.test(last)) {
-    throw new RouterOsError(`RouterOS answered '${text.slice(0, 200)}' where a count should end`);
-  }
-  return { disks: decodeDisks(lines.join("\n")), files: Number(last) };
-}
-
-function ours(target: Target): Script {
-  const files = join(target.files.map(atPath), " or ");
-  return ros`slot=${target.slot} and type=file and (${files}) and ${withNqn(target.nqn)}`;
-}
-
-/** Every row that has anything of the volume. */
-function anyOf(target: Target): Script {
-  return join([ros`slot=${target.slot}`, ...target.files.map(atPath), withNqn(target.nqn)], " or ");
-}
-
-/** The same file has a leading slash in `/disk` on some versions and none on others. */
-function atPath(file: string): Script {
-  return ros`(file-path=${"/" + file} or file-path=${file})`;
-}
-
-/** The NQN in any of its generations (`.g1`, `.g2` … after fences). */
-function withNqn(nqn: string): Script {
-  return ros`nvme-tcp-server-nqn~${`^${escapeRegExp(nqn)}(\\.g[0-9]+)?$`}`;
 }

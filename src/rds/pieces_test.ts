@@ -8,8 +8,9 @@ import {
   NoSpace,
   Unsupported,
 } from "../runtime/errors.ts";
-import { decodeDisks, decodePool, decodeRows } from "./decode.ts";
+import { decodeDisks, decodeFiles, decodePool, decodeRows } from "./decode.ts";
 import { Interrupted, RouterOsBusy, RouterOsChanged, RouterOsError, routerOsError } from "./errors.ts";
+import { decodeInventory } from "./inventory.ts";
 import { MergedReads } from "./merged_reads.ts";
 import { parseVersion, warningsFor } from "./server.ts";
 import { Settling } from "./settling.ts";
@@ -74,6 +75,35 @@ Deno.test("decodeDisks() reads numbers in each form that RouterOS writes, and kn
 Deno.test("decodeDisks() takes no size that it cannot read for zero, and keeps it from nobody's other rows", () => {
   for (const size of ["1.5GiB", "", "-1", null]) {
     assertEquals(decodeDisks(JSON.stringify([{ type: "file", slot: "a", size }]))[0]?.size, undefined);
+  }
+});
+
+Deno.test("decodeFiles() leaves folders out, and refuses a row without a name", () => {
+  const rows = [
+    { name: "/p/a.img", type: ".img file", size: 5 },
+    { name: "p/b.img", type: ".img file", size: "1.5GiB" },
+    { name: "p/c.img", type: "directory" },
+  ];
+  assertEquals(decodeFiles(JSON.stringify(rows)), [{ name: "p/a.img", size: 5n }, {
+    name: "p/b.img",
+    size: undefined,
+  }]);
+  for (const row of [{ type: ".img file" }, { name: "" }]) {
+    assertThrows(() => decodeFiles(JSON.stringify([row])), RouterOsError, "without a name");
+  }
+});
+
+Deno.test("decodeInventory() tells files from disks, with either form of no rows, and refuses an answer that is not whole", () => {
+  const [files, disks] = ['[{"name":"p/a.img"}]', '[{"slot":"b","type":"file"}]'];
+  for (const none of ["[]", "", " "]) {
+    const noFiles = decodeInventory(`${none}\nrds-csi-disks\n${disks}`);
+    assertEquals([noFiles.files.length, noFiles.disks.length], [0, 1]);
+    const noDisks = decodeInventory(`${files}\nrds-csi-disks\n${none}`);
+    assertEquals([noDisks.files.length, noDisks.disks.length], [1, 0]);
+  }
+  assertEquals(decodeInventory("rds-csi-disks"), { files: [], disks: [] });
+  for (const text of ["", "[]", `${files}\n${disks}`, `x\nrds-csi-disks\n[]`, `[]\nrds-csi-disks\nno such item`]) {
+    assertThrows(() => decodeInventory(text), RouterOsError, undefined, text);
   }
 });
 

@@ -22,9 +22,9 @@ export interface ConsoleLine extends Omit<Surroundings, "output"> {
 export async function runLine(line: string, options: ConsoleLine): Promise<string> {
   const lines: string[] = [];
   let commands: string[] = [];
-  const before = async (command: string) => {
+  const before: ConsoleLine["before"] = async (command, given) => {
     refuseWithoutPolicy(command, options.policies);
-    await options.before(command);
+    await options.before(command, given);
   };
   try {
     const statements = parse(line);

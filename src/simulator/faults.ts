@@ -13,6 +13,8 @@ export interface FaultRule {
   when?: Moment;
   /** Only lines (in the middle: commands) with this command: `disk add`, `add`, `:put`. Default: any. */
   command?: string;
+  /** Only commands that were given this: `nvme-tcp-export=no`, or `nvme-tcp-export` with any value. In the middle only. */
+  argument?: string;
   /** How often. Default 1. */
   times?: number;
   /** Of an `error`: what RouterOS says. */
@@ -33,11 +35,14 @@ export class Faults {
 
   /** Adds a fault. @throws {TypeError} when it is none */
   add(rule: FaultRule): void {
-    const whole = { when: "before" as const, command: "", times: 1, text: "failure: busy", ...rule };
+    const whole = { when: "before" as const, command: "", argument: "", times: 1, text: "failure: busy", ...rule };
     if (whole.action === "error") whole.when = "middle";
     const isKnown = ["cut", "hang", "error"].includes(whole.action) &&
       ["before", "middle", "after", "answer"].includes(whole.when);
     if (!isKnown) throw new TypeError("a fault is cut, hang or error, before, in the middle, after or in the answer");
+    if (whole.argument !== "" && whole.when !== "middle") {
+      throw new TypeError("an argument is known in the middle only");
+    }
     this.#rules.push(whole);
   }
 
@@ -72,10 +77,12 @@ export class Faults {
     return this.#rules;
   }
 
-  /** The fault for this moment, if one waits for it. */
-  take(when: Moment, commands: readonly string[]): FaultRule | undefined {
-    const fits = ({ command }: Required<FaultRule>) =>
-      command === "" || commands.some((name) => name === command || name.endsWith(` ${command}`));
+  /** The fault for this moment, if one waits for it. @param given what the command was given, as far as it is known */
+  take(when: Moment, commands: readonly string[], given: Readonly<Record<string, string>> = {}): FaultRule | undefined {
+    const written = Object.entries(given).flatMap(([name, value]) => [name, `${name}=${value}`]);
+    const fits = ({ command, argument }: Required<FaultRule>) =>
+      (command === "" || commands.some((name) => name === command || name.endsWith(` ${command}`))) &&
+      (argument === "" || written.includes(argument));
     const at = this.#rules.findIndex((rule) => rule.when === when && fits(rule));
     const rule = this.#rules[at];
     if (rule && --rule.times <= 0) this.#rules.splice(at, 1);

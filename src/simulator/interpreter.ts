@@ -12,7 +12,7 @@ export interface Surroundings {
   /** Takes one line of output. */
   output: (line: string) => void;
   /** Waits as long as the command takes, and throws when it is to fail or the line is to stop. */
-  before: (command: string) => Promise<void>;
+  before: (command: string, given: Readonly<Record<string, string>>) => Promise<void>;
   /** Numbers in JSON with six decimals. */
   jsonDecimals?: boolean;
   /** Rows of `as-value` when there are none: an empty list, or nothing at all. */
@@ -90,7 +90,7 @@ class Interpreter {
     if (!command) throw new ConsoleError(`bad command name ${statement.verb} (line 1 column 1)`);
     const where = statement.where && await this.#where(statement.where, scope, command.properties ?? []);
     const call: Call = { named, unnamed, flags: statement.flags, inBrackets, output: this.#surroundings.output };
-    await this.#surroundings.before(commandName(statement));
+    await this.#surroundings.before(commandName(statement), named);
     return await command.run(where ? { ...call, ...where } : call);
   }
 

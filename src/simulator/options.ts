@@ -14,6 +14,8 @@ export interface Guesses {
   uniqueFiles?: boolean;
   /** A second export with the NQN of another is refused. Default true. */
   uniqueNqns?: boolean;
+  /** The NQN of an export that is on may be changed: hosts lose the old one. Default false: it is refused. */
+  renamesExports?: boolean;
   /** The longest slot, in characters. Default 32. */
   longestSlot?: number;
   /** `/disk/add` with `file-size` takes an existing file over (and resizes it). Default false: it is refused. */

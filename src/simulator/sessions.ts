@@ -62,7 +62,7 @@ export class Sessions {
         ...this.#options.console,
         failed: (text) => failure = `${text}\r\n`,
         started: (commands) => this.#started(commands, exec, power),
-        before: (command) => this.#before(command, exec, power),
+        before: (command, given) => this.#before({ command, given }, exec, power),
         ended: (commands, output) => this.#ended(commands, output, { exec, power }),
       });
       exec.answer(this.#answer(output, failure));
@@ -94,17 +94,23 @@ export class Sessions {
   }
 
   /** What happens as a command begins, and how long it takes. */
-  async #before(command: string, exec: Exec, power: AbortSignal): Promise<void> {
+  async #before({ command, given }: Begun, exec: Exec, power: AbortSignal): Promise<void> {
     throwIfAborted(exec.signal);
     this.commands.set(command, (this.commands.get(command) ?? 0) + 1);
     const alive = this.#options.outlivesChannel ? power : AbortSignal.any([power, exec.signal]);
-    const fault = this.#options.faults.take("middle", [command]);
+    const fault = this.#options.faults.take("middle", [command], given);
     if (fault?.action === "cut") exec.cut();
     if (fault?.action === "hang") await never(alive);
     const verb = command.split(" ").at(-1) ?? "";
     await take(this.latency.get(command) ?? this.latency.get(verb), alive);
     if (fault?.action === "error") throw new ConsoleError(fault.text ?? "");
   }
+}
+
+/** A command that begins, and what it was given. */
+interface Begun {
+  command: string;
+  given: Readonly<Record<string, string>>;
 }
 
 /** Takes its time, if any; then nothing happens any more when the signal has aborted. */

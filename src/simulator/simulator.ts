@@ -23,6 +23,8 @@ import type { Row } from "./values.ts";
 /** What a simulator holds and has done. */
 export interface SimulatorState {
   disks: Row[];
+  /** NQNs that hosts can reach now, in the order in which they came. */
+  exports: string[];
   /** Bytes: as `stat` tells, and really taken. */
   files: { name: string; size: number; allocated: number }[];
   /** Bytes. */
@@ -42,6 +44,7 @@ export const guessDefaults: Decided = {
   uniqueSlots: true,
   uniqueFiles: true,
   uniqueNqns: true,
+  renamesExports: false,
   longestSlot: 32,
   sizeOnExistingFile: false,
   preallocated: false,
@@ -156,6 +159,7 @@ export class Simulator {
   state(): SimulatorState {
     return {
       disks: [...this.#disks].map((row) => this.#disks.propertiesOf(row)),
+      exports: this.#disks.exports,
       files: [...this.#pool.entries()].filter(({ isFolder }) => !isFolder)
         .map(({ name, size, allocated }) => ({ name, size, allocated })),
       pool: { size: this.#pool.size, free: this.#pool.free },

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import type { Buffer } from "node:buffer";
 import ssh2 from "ssh2";
 import { poll } from "../runtime/deadline.ts";
@@ -189,6 +189,51 @@ Deno.test("Faults.hang(), noSpace(), busy() and error() do what they say, as oft
   });
 });
 
+Deno.test("Faults with an argument meet only the command that was given it, and are known in the middle only", async () => {
+  await withSimulator(async (simulator) => {
+    const host = await Host.connect(simulator);
+    await host.exec(add);
+    const refuse = { action: "error", command: "disk set", text: "not enough permissions (9)" } as const;
+    const steps = ["nvme-tcp-export=no", "nvme-tcp-server-nqn=nqn.x:b", "nvme-tcp-export=yes"];
+    for (const argument of ["nvme-tcp-server-nqn", "nvme-tcp-server-nqn=nqn.x:b"]) {
+      simulator.faults.add({ ...refuse, argument });
+      const line = steps.map((step) => `/disk/set [find slot=a] ${step}`).join("; ");
+      assertEquals((await host.exec("/disk/set [find slot=a] comment=fine; :put fine")).text, "fine\r\n");
+      assertEquals((await host.exec(line)).text, "not enough permissions (9)\r\n");
+      assertEquals(
+        (await host.exec(":put [/disk/get a nvme-tcp-export]")).text,
+        "false\r\n",
+        "the first step was done",
+      );
+      assertEquals(simulator.state().faults, 0);
+    }
+    simulator.faults.add({ ...refuse, argument: "nvme-tcp-export=yes" });
+    assertEquals((await host.exec(`/disk/set [find slot=a] ${steps[0]}; :put fine`)).text, "fine\r\n");
+    assertEquals(simulator.state().faults, 1);
+    assertThrows(() => simulator.faults.add({ action: "cut", when: "after", argument: "comment" }), TypeError);
+  });
+});
+
+Deno.test("Simulator.state() tells which NQNs hosts can reach: of exports that are on, while it runs", async () => {
+  await withSimulator(async (simulator) => {
+    const set = (change: string) => simulator.run(`/disk/set [find slot=a] ${change}`);
+    await simulator.run(add);
+    assertEquals(simulator.state().exports, ["nqn.x:a"]);
+    await set("nvme-tcp-export=no");
+    assertEquals(simulator.state().exports, []);
+    await set("nvme-tcp-server-nqn=nqn.x:a.g1");
+    assertEquals(simulator.state().exports, []);
+    await set("nvme-tcp-export=yes");
+    assertEquals(simulator.state().exports, ["nqn.x:a.g1"]);
+    const down = simulator.faults.reboot(20);
+    await until(() => simulator.state().exports.length === 0 || undefined);
+    await down;
+    assertEquals(simulator.state().exports, ["nqn.x:a.g1"]);
+    await simulator.run("/disk/remove [find slot=a]");
+    assertEquals(simulator.state().exports, []);
+  });
+});
+
 Deno.test("an add outlives its channel and its connection, by a setting; the rest of its line does not", async () => {
   for (const [outlivesChannel, way] of [[true, "channel"], [true, "connection"], [false, "connection"]] as const) {
     await withSimulator(async (simulator) => {
@@ -290,13 +335,13 @@ Deno.test("the control socket takes faults and latencies and tells the state, a 
       await connection.write(new TextEncoder().encode(`${line}\n`));
       return JSON.parse((await answers.read()).value ?? "");
     };
-    assertEquals(await ask('{"op":"fault","action":"error","command":"disk add","text":"failure: busy"}'), {
-      ok: true,
-    });
+    const fault = { op: "fault", action: "error", command: "disk add", argument: "slot=a", text: "failure: busy" };
+    assertEquals(await ask(JSON.stringify(fault)), { ok: true });
     assertEquals((await ask('{"op":"state"}')).faults, 1);
     assertEquals((await (await Host.connect(simulator)).exec(add)).text, "failure: busy\r\n");
     const { ok, lines, commands, disks } = await ask('{"op":"state"}');
     assertEquals([ok, lines, commands, disks.length], [true, 1, { "disk add": 1 }, 1]);
+    assertEquals((await ask('{"op":"state"}')).exports, []);
     assertMatch((await ask('{"op":"dance"}')).error, /^op is one of/);
     assertEquals((await ask("no JSON")).ok, false);
     assertEquals((await ask('{"op":"fault","action":"dance"}')).ok, false);

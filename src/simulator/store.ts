@@ -44,6 +44,7 @@ export class Disks {
   readonly #files: RowFiles<DiskRow>;
   readonly #rows = new Map<number, DiskRow>();
   readonly #properties = new Map<number, Row>();
+  readonly #shown = new Set<string>();
   #exporting = false;
   #lastId = 0;
 
@@ -57,6 +58,11 @@ export class Disks {
 
   [Symbol.iterator](): Iterator<DiskRow> {
     return this.#rows.values();
+  }
+
+  /** NQNs that hosts can reach, in the order in which they came. */
+  get exports(): string[] {
+    return [...this.#shown];
   }
 
   get(id: number): DiskRow | undefined {
@@ -97,6 +103,9 @@ export class Disks {
   set(row: DiskRow, change: DiskChange): void {
     let changed: DiskRow = { ...row, ...change };
     this.#check(changed);
+    if (row.exported && changed.exported && changed.nqn !== row.nqn && !this.#guesses.renamesExports) {
+      throw new ConsoleError("failure: can not do that");
+    }
     if (change.size !== undefined) {
       if (row.file === undefined) throw new ConsoleError("invalid value for argument file-size");
       if (change.size > row.size) this.#pool.demand(change.size, row.size);
@@ -104,14 +113,14 @@ export class Disks {
     }
     const isAnew = changed.exported && (!row.exported || changed.nqn !== row.nqn);
     if (isAnew) changed = { ...changed, ...exportedNow(changed) };
-    if (row.exported && (!changed.exported || changed.nqn !== row.nqn)) this.#exporter.hide(row.nqn);
+    if (row.exported && (!changed.exported || changed.nqn !== row.nqn)) this.#hide(row.nqn);
     this.#keep(changed);
   }
 
   /** Removes the row. Its file stays. */
   remove(row: DiskRow): void {
     if (row.type !== "file") throw new ConsoleError("failure: could not unmount, stop using it first");
-    if (row.exported) this.#exporter.hide(row.nqn);
+    if (row.exported) this.#hide(row.nqn);
     this.#rows.delete(row.id);
     this.#properties.delete(row.id);
     this.#files.remove(row);
@@ -123,7 +132,7 @@ export class Disks {
     for (const row of this.#rows.values()) {
       if (!row.exported) continue;
       if (on) this.#keep({ ...row, ...exportedNow(row) });
-      else this.#exporter.hide(row.nqn);
+      else this.#hide(row.nqn);
     }
   }
 
@@ -138,6 +147,7 @@ export class Disks {
     if (!row.exported || row.file === undefined || !this.#exporting) return;
     const { nqn, port, size, exportedAt } = row;
     const connectedSize = this.#guesses.growth === "now" ? size : row.exportedSize;
+    this.#shown.add(nqn);
     this.#exporter.show({
       nqn,
       port,
@@ -146,6 +156,11 @@ export class Disks {
       generationTime: exportedAt,
       file: this.#pool.pathOf(row.file),
     });
+  }
+
+  #hide(nqn: string): void {
+    this.#shown.delete(nqn);
+    this.#exporter.hide(nqn);
   }
 
   #check(row: DiskRow): void {

@@ -1,3 +1,4 @@
+import { isVolumeId } from "../nvme/nqn.ts";
 import { InvalidArgument } from "../runtime/errors.ts";
 
 /** Characters of a base path: room is left for the file's name in a script. */
@@ -26,4 +27,10 @@ export function poolOf(base: string): string {
 /** The file of a volume in the layout `file`: `<base>/<id>.img`. */
 export function volumeFile(base: string, volumeId: string): string {
   return `${base}/${volumeId}.img`;
+}
+
+/** The volume whose file this would be, under one of the bases; undefined for every other file. */
+export function volumeIdIn(file: string, bases: readonly string[]): string | undefined {
+  const id = file.slice(file.lastIndexOf("/") + 1).replace(/\.img$/, "");
+  return isVolumeId(id) && bases.some((base) => file === volumeFile(base, id)) ? id : undefined;
 }

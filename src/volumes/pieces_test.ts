@@ -5,7 +5,7 @@ import { AlreadyExists, InvalidArgument, NoSpace, OutOfRange, StartOver, Unreach
 import { Capacity, left } from "./capacity.ts";
 import { otherIdOf, volumeIdOf } from "./id.ts";
 import { parameters, readParameters } from "./parameters.ts";
-import { basePath, poolOf } from "./path.ts";
+import { basePath, poolOf, volumeFile, volumeIdIn } from "./path.ts";
 import { LEAST_SIZE, sizeFits, sizeForNew } from "./size.ts";
 import { readToken, tokenAfter } from "./token.ts";
 
@@ -179,4 +179,22 @@ Deno.test("Capacity.keep() keeps the room of what may still come into being, and
   assertEquals((await capacity.available("p")).available, 40n);
   state.now = 120_002;
   assertEquals((await capacity.available("p")).available, 100n);
+});
+
+Deno.test("volumeIdIn() reads back what volumeFile() makes, under these bases, and nothing else", () => {
+  const bases = ["pool/csi", "pool/csi/fast"];
+  for (const base of bases) {
+    for (const id of [uuid, volumeIdOf(uuid, "short")]) assertEquals(volumeIdIn(volumeFile(base, id), bases), id);
+  }
+  const id = volumeIdOf(uuid, "short");
+  const others = [
+    `pool/${id}.img`,
+    `pool/csi/x/${id}.img`,
+    `/pool/csi/${id}.img`,
+    `pool/csi/${id}`,
+    `pool/csi/${id}.img.img`,
+  ];
+  for (const file of [...others, `${id}.img`, "pool/csi/.img", `pool/csi/snap-${id.slice(4)}.img`, ""]) {
+    assertEquals(volumeIdIn(file, bases), undefined, file);
+  }
 });

@@ -1,6 +1,7 @@
-import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
+import { isVolumeId, nqnOf } from "../nvme/nqn.ts";
 import type { Disk } from "../rds/decode.ts";
-import type { Disks, Found, Target } from "../rds/disks.ts";
+import type { Found } from "../rds/disk_scripts.ts";
+import type { Disks } from "../rds/disks.ts";
 import {
   AlreadyExists,
   Busy,
@@ -16,10 +17,14 @@ import {
 } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { Capacity } from "./capacity.ts";
+import { checkClusterId, commentFor } from "./comment.ts";
+import { fence, type Fenced } from "./fence.ts";
 import { type IdForm, keyOf, otherIdOf, volumeIdOf } from "./id.ts";
+import { foreign, isOurs, targetOf } from "./ownership.ts";
 import { readParameters, type Wishes } from "./parameters.ts";
 import { poolOf, volumeFile } from "./path.ts";
 import { sizeFits, sizeForNew, type SizeRange } from "./size.ts";
+import { type StrayFile, strayFiles } from "./strays.ts";
 import { readToken, tokenAfter } from "./token.ts";
 
 /** A volume: a disk on RouterOS that is proven to be ours. */
@@ -34,6 +39,8 @@ export interface Volume {
   port: number;
   exported: boolean;
   mountFilesystem: boolean;
+  /** Of the disk: who made it, and for which claim. */
+  comment: string;
 }
 
 /** What `create` is asked for. */
@@ -45,7 +52,10 @@ export interface CreateRequest {
 
 /** Settings of {@linkcode Volumes}. */
 export interface VolumesOptions {
-  disks: Pick<Disks, "get" | "list" | "settle" | "create" | "remove" | "resize" | "unmountFilesystem">;
+  disks: Pick<
+    Disks,
+    "get" | "list" | "inventory" | "settle" | "create" | "remove" | "resize" | "unmountFilesystem" | "fence"
+  >;
   capacity: Capacity;
   /** The managed NQN prefix. */
   prefix: string;
@@ -53,6 +63,8 @@ export interface VolumesOptions {
   bases: readonly [string, ...string[]];
   serverAddress: string;
   idForm: IdForm;
+  /** Written on each new disk, so that clusters which share a RouterOS know their own; see {@linkcode checkClusterId}. */
+  clusterId?: string | undefined;
   now?: () => number;
 }
 
@@ -68,7 +80,9 @@ export class Volumes {
   readonly #strays = new Map<string, number>();
   #listed: { at: number; volumes: Volume[] } | undefined;
 
+  /** @throws {InvalidArgument} when the cluster's id cannot stand in a comment */
   constructor(options: VolumesOptions) {
+    if (options.clusterId !== undefined) checkClusterId(options.clusterId);
     this.#options = options;
   }
 
@@ -90,11 +104,11 @@ export class Volumes {
     { request, wishes, base, size }: { request: CreateRequest; wishes: Wishes; base: string; size: bigint },
     signal?: AbortSignal,
   ): Promise<Volume> {
-    const { disks, capacity, prefix, idForm } = this.#options;
+    const { disks, capacity, prefix, idForm, clusterId } = this.#options;
     const [id, otherId] = [volumeIdOf(request.name, idForm), otherIdOf(request.name, idForm)];
     const file = volumeFile(base, id);
     const target = { slot: id, key: keyOf(id), files: [file], nqn: nqnOf(prefix, id) };
-    const comment = ["rds-csi", wishes.claim].filter(Boolean).join(" ").replaceAll(/[^\x20-\x7e]/g, "?").slice(0, 128);
+    const comment = commentFor({ clusterId, claim: wishes.claim });
     const add = () => disks.create({ target, file, size, port: wishes.nvmePort, comment, otherSlot: otherId }, signal);
     const found = await disks.settle(target, signal) // Before anything is refused: it may be there already.
       .then(() => capacity.keep({ pool: poolOf(base), id: target.key, bytes: size }, add, signal))
@@ -111,8 +125,8 @@ export class Volumes {
   /** Removes export, row and file, and proves that they are gone. A volume that is not there is fine. */
   async delete(id: string, signal?: AbortSignal): Promise<void> {
     if (!isVolumeId(id)) return await this.#refuseForeign(id, signal);
-    const found = await this.#options.disks.remove(this.#target(id), signal);
-    const other = found.disks.find((disk) => disk.slot !== id || !this.#ours(disk));
+    const found = await this.#options.disks.remove(targetOf(id, this.#options), signal);
+    const other = found.disks.find((disk) => disk.slot !== id || !isOurs(disk, this.#options));
     if (other) throw foreign(other);
     if (found.disks.length > 1) throw severalDisks(found.disks);
     if (found.disks.length > 0 || found.files > 0) {
@@ -146,7 +160,7 @@ export class Volumes {
   /** The whole size is room enough for sure; only where that is not there, what the volume has already is looked up. */
   async #grow(id: string, wanted: bigint, signal?: AbortSignal): Promise<Found> {
     const { capacity, bases, disks } = this.#options;
-    const resize = () => disks.resize(this.#target(id), wanted, signal);
+    const resize = () => disks.resize(targetOf(id, this.#options), wanted, signal);
     const pools = new Set(bases.map(poolOf));
     if (pools.size === 1) {
       try {
@@ -188,9 +202,27 @@ export class Volumes {
   /** Keeps RouterOS from mounting the file system inside, as older drivers let it. For a volume that nobody holds. */
   async unmountFilesystem({ id, mountFilesystem }: Volume, signal?: AbortSignal): Promise<void> {
     if (!mountFilesystem) return;
-    const { disks } = await this.#options.disks.unmountFilesystem(this.#target(id), signal);
-    const isDone = disks.length === 1 && disks.every((disk) => this.#ours(disk) && !disk.mountFilesystem);
+    const { disks } = await this.#options.disks.unmountFilesystem(targetOf(id, this.#options), signal);
+    const isDone = disks.length === 1 && disks.every((disk) => isOurs(disk, this.#options) && !disk.mountFilesystem);
     if (!isDone) throw new Unreachable(`RouterOS may still mount the file system in ${id} itself; try again`);
+  }
+
+  /**
+   * Cuts off a node that may still write to the volume: its export goes on under the next generation of the NQN, and the
+   * nodes' reconnections to the old one are refused. Only while nobody else holds the volume.
+   * @param heldNqn what that node was given, where it is known: if that is cut off already, nothing is done
+   * @returns the NQNs before and after; undefined when there is nothing to cut off (any more)
+   * @throws {Unreachable} unless RouterOS shows that it is done: until then the volume must not be given to another node
+   */
+  fence(id: string, heldNqn?: string, signal?: AbortSignal): Promise<Fenced | undefined> {
+    return fence({ id, heldNqn }, { ...this.#options, signal });
+  }
+
+  /** What RouterOS has now of volumes of ours, in no order, and of files in volumes' places that no disk has. */
+  async inventory(signal?: AbortSignal): Promise<{ volumes: Volume[]; strays: StrayFile[] }> {
+    const { disks, bases } = this.#options;
+    const there = await disks.inventory(bases, signal);
+    return { volumes: there.disks.flatMap((disk) => this.#listable(disk) ?? []), strays: strayFiles(there, bases) };
   }
 
   /** One page of volumes in the order of their ids. @param most 0: all */
@@ -269,21 +301,6 @@ export class Volumes {
     );
   }
 
-  #target(id: string): Target {
-    return {
-      slot: id,
-      key: keyOf(id),
-      files: this.#options.bases.map((base) => volumeFile(base, id)),
-      nqn: nqnOf(this.#options.prefix, id),
-    };
-  }
-
-  #ours(disk: Disk): boolean {
-    if (disk.type !== "file" || !isVolumeId(disk.slot)) return false;
-    const named = parseManagedNqn(this.#options.prefix, disk.nqn);
-    return named?.volumeId === disk.slot && this.#target(disk.slot).files.includes(disk.file);
-  }
-
   /** One odd row keeps nobody from the list of the others. */
   #listable(disk: Disk): Volume | undefined {
     try {
@@ -295,12 +312,12 @@ export class Volumes {
   }
 
   #volume(disk: Disk): Volume | undefined {
-    if (!this.#ours(disk)) return undefined;
-    const { slot: id, size, nqn, file, port, exported, mountFilesystem } = disk;
+    if (!isOurs(disk, this.#options)) return undefined;
+    const { slot: id, size, nqn, file, port, exported, mountFilesystem, comment } = disk;
     if (size === undefined) {
       throw new Unreachable(`RouterOS shows no size for ${id}: look at '/disk print detail' there`);
     }
-    return { id, size, nqn, file, port, exported, mountFilesystem };
+    return { id, size, nqn, file, port, exported, mountFilesystem, comment };
   }
 
   /** An id that is not of our form names no volume of ours; a disk that has this name is somebody else's. */
@@ -329,13 +346,4 @@ function severalDisks(disks: readonly Disk[]): Error {
 
 function missing(id: string): NotFound {
   return new NotFound(`RouterOS has no volume ${id}: it was deleted, or it is on another server`);
-}
-
-function foreign(disk: Disk, Kind: typeof InvalidArgument | typeof AlreadyExists = InvalidArgument): Error {
-  return new Kind(
-    `the disk '${disk.slot}' (file ${disk.file || "none"}, NQN ${
-      disk.nqn || "none"
-    }) is not a volume of this driver, so ` +
-      "it is left alone: its slot, its file under the allowed base paths and its NQN after CSI_MANAGED_NQN_PREFIX must agree",
-  );
 }

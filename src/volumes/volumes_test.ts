@@ -353,6 +353,7 @@ Deno.test("Volumes: everything works as well where the guesses about RouterOS tu
     uniqueSlots: false,
     uniqueFiles: false,
     uniqueNqns: false,
+    renamesExports: true,
     sizeOnExistingFile: true,
     preallocated: true,
     leadingSlash: false,
@@ -370,7 +371,11 @@ Deno.test("Volumes: everything works as well where the guesses about RouterOS tu
   await it.volumes.create(request());
   assertEquals(await it.volumes.expand(id, { required: 2n * GIB, limit: 0n }), 2n * GIB);
   assertEquals((await it.volumes.list({ token: "", most: 0 })).volumes.length, 1);
+  assertEquals(await it.volumes.fence(id), { from: `${prefix}${id.slice(4)}`, to: `${prefix}${id.slice(4)}.g1` });
+  const { volumes, strays } = await it.volumes.inventory();
+  assertEquals([volumes.length, strays], [1, []]);
   await it.volumes.delete(id);
+  assertEquals(await it.volumes.inventory(), { volumes: [], strays: [] });
   assert(isEmpty(it));
 });
 
@@ -468,7 +473,9 @@ Deno.test("Volumes.get() of an odd id, or a row without a size, takes nobody els
 Deno.test("Volumes.unmountFilesystem() fails unless RouterOS shows that it did", async () => {
   await using it = await routerOs({ simulator: { foreignDisks: [legacy], guesses: longSlots } });
   const volume = await it.volumes.require(name);
-  await it.simulator.run(`/disk/set [find where slot="${name}"] nvme-tcp-server-nqn="nqn.other:name"`);
+  await it.simulator.run(
+    `/disk/set [find where slot="${name}"] nvme-tcp-export=no nvme-tcp-server-nqn="nqn.other:name"`,
+  );
   await assertRejects(() => it.volumes.unmountFilesystem(volume), Unreachable, "may still mount");
 });
 

@@ -131,6 +131,20 @@ Deno.test("the pool's free space is what was not written, or with preallocation 
   }
 });
 
+Deno.test("/disk/set refuses another NQN for an export that is on, by a setting; taken off first it takes it", async () => {
+  for (const renamesExports of [false, true]) {
+    await withPool(async ({ say }) => {
+      await say(add("a", "file-size=1M nvme-tcp-export=yes nvme-tcp-server-nqn=nqn.x:a"));
+      const rename = "/disk/set [find slot=a] nvme-tcp-server-nqn=nqn.x:b";
+      assertEquals(await say(rename), renamesExports ? "" : "failure: can not do that");
+      assertEquals(await say(":put [/disk/get a nvme-tcp-server-nqn]"), renamesExports ? "nqn.x:b" : "nqn.x:a");
+      assertEquals(await say("/disk/set [find slot=a] nvme-tcp-server-nqn=nqn.x:a nvme-tcp-export=no"), "");
+      assertEquals(await say(`${rename}; /disk/set [find slot=a] nvme-tcp-export=yes`), "");
+      assertEquals(await say(":put [/disk/get a nvme-tcp-server-nqn]"), "nqn.x:b");
+    }, { guesses: { renamesExports } });
+  }
+});
+
 Deno.test("foreign rows are there from the start, once, and are as removable as any", async () => {
   const foreignDisks = [
     { type: "file", slot: "nixos-var", "file-path": "/pool/nixos-var.img", size: MiB },
