@@ -18,13 +18,9 @@ export type Request =
 export const withoutEffect: Readonly<Record<string, string>> = {
   "attachment-grace-period": "a volume is free when its attachment is gone, not when a time has passed",
   "attachment-reconcile-interval": "attachments are watched, not polled",
-  "enable-orphan-reconciler": "disks without a PV are not looked for yet",
-  "orphan-check-interval": "disks without a PV are not looked for yet",
-  "orphan-grace-period": "disks without a PV are not looked for yet",
-  "orphan-dry-run": "disks without a PV are not looked for yet, nor deleted",
-  "enable-vmi-serialization": "attachments are not serialised by virtual machine yet",
-  "vmi-cache-ttl": "attachments are not serialised by virtual machine yet",
-  "kubeconfig": "the controller runs with --standalone only, for now",
+  "enable-orphan-reconciler": "orphans are always reported; --orphans says what else is done",
+  "orphan-dry-run": "--orphans=delete is what deletes",
+  "vmi-cache-ttl": "nothing is cached; --vmi-serialization-deadline limits the wait",
   "v": "use --log-level",
 };
 
@@ -61,7 +57,6 @@ const oldSwitches = [
   "node",
   "enable-orphan-reconciler",
   "orphan-dry-run",
-  "enable-vmi-serialization",
 ];
 
 function readFlags(args: readonly string[]): { given: Map<string, string>; unknown: string[] } {

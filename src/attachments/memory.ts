@@ -1,21 +1,6 @@
 import { AlreadyExists, Busy, FailedPrecondition, NotFound } from "../runtime/errors.ts";
+import type { Attachments } from "./attachments.ts";
 import { type AccessMode, type Attachment, decide, type Request } from "./decide.ts";
-
-/** Who has which volume. Safe to call again and again: the same node twice is fine, an unknown one to detach too. */
-export interface Attachments {
-  /**
-   * Gives the volume to the node.
-   * @throws {NotFound} for a node that does not exist
-   * @throws {AlreadyExists} when the node has it with another access mode
-   * @throws {FailedPrecondition} while somebody else has it, naming them
-   * @throws {Busy} when it may be granted later
-   */
-  attach(volumeId: string, request: Request): Promise<void>;
-  /** Takes it from the node, or from all nodes when none is named. */
-  detach(volumeId: string, nodeId: string | undefined): Promise<void>;
-  /** The nodes that have it, longest first. Never null. */
-  holders(volumeId: string): readonly string[];
-}
 
 /** Attachments in memory, lost when the process ends: for a controller that runs without Kubernetes. */
 export class MemoryAttachments implements Attachments {
@@ -27,8 +12,16 @@ export class MemoryAttachments implements Attachments {
     this.#nodes = new Set(nodes);
   }
 
-  // deno-lint-ignore require-await -- the interface is for attachments that live elsewhere
-  async attach(volumeId: string, request: Request): Promise<void> {
+  async attach<T>(volumeId: string, request: Request, prepare: (alone: boolean) => Promise<T>): Promise<T> {
+    const others = this.#decide(volumeId, request).attachments.filter(({ nodeId }) => nodeId !== request.nodeId);
+    const prepared = await prepare(others.length === 0);
+    // Again, because others may have come in between.
+    const { mode, attachments } = this.#decide(volumeId, request);
+    this.#volumes.set(volumeId, { mode, attachments: attachments.map((each) => ({ ...each, attached: true })) });
+    return prepared;
+  }
+
+  #decide(volumeId: string, request: Request): { mode: AccessMode; attachments: Attachment[] } {
     const { nodeId } = request;
     if (!this.#nodes.has(nodeId)) {
       throw new NotFound(`there is no node '${nodeId}': known are ${[...this.#nodes].join(", ")} (--standalone-nodes)`);
@@ -46,10 +39,10 @@ export class MemoryAttachments implements Attachments {
       throw new FailedPrecondition(`${volumeId} is refused to ${nodeId}: ${decision.why}`);
     }
     if (decision.kind === "wait") throw new Busy(`${volumeId} waits for ${nodeId}: ${decision.why}`);
-    this.#volumes.set(volumeId, { mode, attachments: attachments.map((each) => ({ ...each, attached: true })) });
+    return { mode, attachments };
   }
 
-  // deno-lint-ignore require-await -- as above
+  // deno-lint-ignore require-await -- the interface is for attachments that live elsewhere
   async detach(volumeId: string, nodeId: string | undefined): Promise<void> {
     const known = this.#volumes.get(volumeId);
     const rest = known?.attachments.filter((each) => nodeId !== undefined && each.nodeId !== nodeId) ?? [];
@@ -59,6 +52,10 @@ export class MemoryAttachments implements Attachments {
 
   holders(volumeId: string): readonly string[] {
     return this.#volumes.get(volumeId)?.attachments.map(({ nodeId }) => nodeId) ?? [];
+  }
+
+  askers(volumeId: string): readonly string[] {
+    return this.holders(volumeId);
   }
 }
 

@@ -1,12 +1,14 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { FailedPrecondition, NotFound } from "../runtime/errors.ts";
-import { MemoryAttachments } from "./attachments.ts";
+import { MemoryAttachments } from "./memory.ts";
 import type { AccessMode } from "./decide.ts";
+
+const nothing = () => Promise.resolve();
 
 Deno.test("MemoryAttachments is idempotent both ways and knows no node that does not exist", async () => {
   const attachments = new MemoryAttachments(["a", "b"]);
-  const one = (nodeId: string) => attachments.attach("v", { nodeId, mode: "single" });
+  const one = (nodeId: string) => attachments.attach("v", { nodeId, mode: "single" }, nothing);
   await attachments.detach("v", "a");
   await one("a");
   await one("a");
@@ -20,8 +22,8 @@ Deno.test("MemoryAttachments is idempotent both ways and knows no node that does
 Deno.test("MemoryAttachments lets one ReadWriteOnce attachment keep a ReadWriteMany one out, and the other way round", async () => {
   for (const [first, second] of [["single", "multi"], ["multi", "single"]] as const) {
     const attachments = new MemoryAttachments(["a", "b"]);
-    await attachments.attach("v", { nodeId: "a", mode: first });
-    await assertRejects(() => attachments.attach("v", { nodeId: "b", mode: second }), FailedPrecondition);
+    await attachments.attach("v", { nodeId: "a", mode: first }, nothing);
+    await assertRejects(() => attachments.attach("v", { nodeId: "b", mode: second }, nothing), FailedPrecondition);
   }
 });
 
@@ -35,8 +37,9 @@ Deno.test("MemoryAttachments never has two nodes on a ReadWriteOnce volume nor t
     const attachments = new MemoryAttachments(["a", "b", "c", "d"]);
     const modes = new Map<string, AccessMode>();
     for (const { attach, nodeId, mode } of steps) {
-      if (attach) await attachments.attach("v", { nodeId, mode }).then(() => modes.set(nodeId, mode), () => {});
-      else await attachments.detach("v", nodeId);
+      if (attach) {
+        await attachments.attach("v", { nodeId, mode }, nothing).then(() => modes.set(nodeId, mode), () => {});
+      } else await attachments.detach("v", nodeId);
       const holders = attachments.holders("v");
       const most = holders.some((holder) => modes.get(holder) === "single") ? 1 : 2;
       if (holders.length > most) return false;

@@ -67,11 +67,9 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
 
     async deleteVolume(request: DeleteVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
-      const holders = attachments.holders(id);
-      if (holders.length > 0) {
-        throw new FailedPrecondition(
-          `${id} is attached to ${holders.join(" and ")}: it is deleted once it is detached`,
-        );
+      const nodes = attachments.askers(id);
+      if (nodes.length > 0) {
+        throw new FailedPrecondition(`${id} is attached to ${nodes.join(" and ")}: it is deleted once it is detached`);
       }
       await volumes.delete(id, call.signal);
       return {};
@@ -83,15 +81,17 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
       if (request.readonly) {
         throw new InvalidArgument("read-only attachments are not there: mount the volume read-only");
       }
-      const volume = await volumes.require(id, call.signal);
-      volumes.checkExported(volume);
-      if (attachments.holders(id).length === 0) await volumes.unmountFilesystem(volume, call.signal);
-      await attachments.attach(id, { nodeId, mode: use.mode });
-      return { publishContext: publishContext(volume, request, serverAddress) };
+      // What RouterOS says is read after the decision: a fence before it has given the export another NQN.
+      return await attachments.attach(id, { nodeId, mode: use.mode }, async (alone) => {
+        const volume = await volumes.require(id, call.signal);
+        volumes.checkExported(volume);
+        if (alone) await volumes.unmountFilesystem(volume, call.signal);
+        return { publishContext: publishContext(volume, request, serverAddress) };
+      }, call.signal);
     },
 
-    async controllerUnpublishVolume(request: ControllerUnpublishVolumeRequest) {
-      await attachments.detach(required(request.volumeId, "volume_id"), request.nodeId || undefined);
+    async controllerUnpublishVolume(request: ControllerUnpublishVolumeRequest, call: CallContext) {
+      await attachments.detach(required(request.volumeId, "volume_id"), request.nodeId || undefined, call.signal);
       return {};
     },
 
@@ -121,11 +121,11 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
     async controllerExpandVolume(request: ControllerExpandVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
       if (!request.capacityRange) throw new InvalidArgument("capacity_range is missing: say how large it is to be");
-      const holders = attachments.holders(id);
-      if (expansion === "offline" && holders.length > 0) {
+      const nodes = attachments.askers(id);
+      if (expansion === "offline" && nodes.length > 0) {
         throw new FailedPrecondition(
           `${id} is attached to ${
-            holders.join(" and ")
+            nodes.join(" and ")
           }, and with --expansion=offline it grows only while no node has it: ` +
             "end the pods that use it; it grows when it is detached",
         );

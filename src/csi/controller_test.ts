@@ -7,7 +7,7 @@ import {
   type VolumeCapabilitySchema,
 } from "../../proto/gen/csi_pb.ts";
 import { type RouterOs, routerOs, type RouterOsOptions, until } from "../../tests/lab/routeros.ts";
-import { MemoryAttachments } from "../attachments/attachments.ts";
+import { MemoryAttachments } from "../attachments/memory.ts";
 import { Metrics } from "../runtime/metrics.ts";
 import { controllerService } from "./controller.ts";
 import { type Client, connect } from "./rpc.ts";

@@ -1,5 +1,5 @@
 import { KubeConfig } from "@kubernetes/client-node";
-import { Deadline, reasonOf } from "../runtime/deadline.ts";
+import { abortable, Deadline, reasonOf } from "../runtime/deadline.ts";
 import { DriverError, FailedPrecondition, messageOf, Unreachable } from "../runtime/errors.ts";
 import { TextLineStream } from "../runtime/lines.ts";
 import { kubeError, type Status } from "./errors.ts";
@@ -85,6 +85,7 @@ export class Kube {
    * All objects, as they are now (a quorum read), page by page.
    * @param each gets every object; what it does not keep is not held in memory
    * @returns the resource version to watch from
+   * @throws {Gone} when the rest of a list is no longer to be had: what `each` got is then no whole
    */
   async list<T extends KubeObject>(
     path: string,
@@ -94,12 +95,17 @@ export class Kube {
     for (let rest = "";;) {
       const query = { ...options.query, limit: String(PAGE), ...(rest === "" ? {} : { continue: rest }) };
       const page = await this.#json("GET", path, { ...options, query }) as {
-        metadata: { continue?: string; resourceVersion: string };
-        items: T[] | null;
+        metadata?: { continue?: string; resourceVersion?: string };
+        items?: T[] | null;
       };
+      // What is no list must not be read as an empty one; and a watch from "" or "0" would skip what lies between.
+      const version = page.metadata?.resourceVersion;
+      if (page.items === undefined || !version || version === "0") {
+        throw broken(`list ${path}`, "the answer is no list");
+      }
       for (const object of page.items ?? []) each(object);
-      rest = page.metadata.continue ?? "";
-      if (rest === "") return page.metadata.resourceVersion;
+      rest = page.metadata?.continue ?? "";
+      if (rest === "") return version;
     }
   }
 
@@ -147,7 +153,10 @@ export class Kube {
     const url = `${this.#options.server}${path}${query ? `?${new URLSearchParams(query)}` : ""}`;
     try {
       signal.throwIfAborted();
-      const headers = { ...await this.#options.headers(), ...(body ? { "content-type": type } : {}) };
+      const headers = {
+        ...await abortable(this.#options.headers(), signal),
+        ...(body ? { "content-type": type } : {}),
+      };
       const init = {
         method,
         headers,
@@ -159,7 +168,7 @@ export class Kube {
       throw kubeError(`${method} ${path}`, { code: response.status, ...await statusOf(response) });
     } catch (error) {
       if (signal.aborted) throw reasonOf(signal);
-      throw error instanceof TypeError ? broken(`${method} ${path}`, error) : error;
+      throw error instanceof DriverError ? error : broken(`${method} ${path}`, error);
     }
   }
 }
@@ -229,8 +238,8 @@ function broken(what: string, cause: unknown): Unreachable {
 async function statusOf(response: Response): Promise<Status> {
   const text = await response.text();
   try {
-    const { reason, message } = JSON.parse(text) as Status;
-    return { ...(reason ? { reason } : {}), ...(message ? { message } : {}) };
+    const { reason, message, details } = JSON.parse(text) as Status;
+    return { ...(reason ? { reason } : {}), ...(message ? { message } : {}), ...(details ? { details } : {}) };
   } catch {
     return { message: text.slice(0, 300) };
   }

@@ -15,6 +15,8 @@ export interface WatchedOptions<T> {
   silence?: number;
   /** Milliseconds of a clock that only goes on. */
   now?: () => number;
+  /** 0 to 1, for the length of pauses. */
+  random?: () => number;
 }
 
 /** Longest pause between two attempts, milliseconds. */
@@ -28,6 +30,7 @@ export class Watched<T> {
   readonly #options: WatchedOptions<T>;
   readonly #kept = new Map<string, T>();
   readonly #now: () => number;
+  readonly #random: () => number;
   #version = "";
   #sign = -Infinity;
   #ended: Promise<void> | undefined;
@@ -35,6 +38,7 @@ export class Watched<T> {
   constructor(options: WatchedOptions<T>) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
+    this.#random = options.random ?? Math.random;
   }
 
   /** What is kept, by the object's name. */
@@ -52,7 +56,8 @@ export class Watched<T> {
    * @param first limits the time until the first list
    */
   async start(signal: AbortSignal, first: AbortSignal): Promise<void> {
-    await this.#attempts(() => this.#list(AbortSignal.any([signal, first])), first);
+    const both = AbortSignal.any([signal, first]);
+    await this.#attempts(() => this.#list(both), both);
     this.#ended = this.#follow(signal);
   }
 
@@ -82,7 +87,7 @@ export class Watched<T> {
         throwIfAborted(signal);
         failures = this.#sign > before ? 1 : failures + 1;
         log.warn("the Kubernetes API does not answer: trying again", { path: this.#options.path, failures, error });
-        await pause(Math.random() * Math.min(LONGEST_PAUSE, 500 * 2 ** failures), signal);
+        await pause(this.#random() * Math.min(LONGEST_PAUSE, 500 * 2 ** failures), signal);
       }
     }
   }
@@ -102,7 +107,7 @@ export class Watched<T> {
   /** Returns when a list is needed. */
   async #watch(parent: AbortSignal): Promise<void> {
     const { kube, path, silence = 75_000 } = this.#options;
-    for (;;) {
+    for (let gone = false; !gone;) {
       const controller = new AbortController();
       const signal = AbortSignal.any([parent, controller.signal]);
       const cut = () => controller.abort(new Error(`no sign of life for ${silence / 1000} s`));
@@ -112,17 +117,17 @@ export class Watched<T> {
           clearTimeout(timer);
           timer = setTimeout(cut, silence);
           if (type !== "BOOKMARK") this.#set(object.metadata.name, type === "DELETED" ? undefined : this.#keep(object));
-          this.#version = object.metadata.resourceVersion ?? this.#version;
+          this.#version = object.metadata.resourceVersion || this.#version;
           this.#sign = this.#now();
         }
       } catch (error) {
-        if (error instanceof Gone) return;
-        throw error;
+        if (!(error instanceof Gone)) throw error;
+        gone = true;
       } finally {
         clearTimeout(timer);
       }
       // The server ends watches now and then; one that it ends at once is not asked again at once.
-      await pause(Math.random() * 1000, parent);
+      await pause(this.#random() * 1000, parent);
     }
   }
 
@@ -142,6 +147,11 @@ export class Watched<T> {
     const before = this.#kept.get(name);
     if (now === undefined) this.#kept.delete(name);
     else this.#kept.set(name, now);
-    if (now !== undefined || before !== undefined) this.#options.changed?.(name, now, before);
+    if (now === undefined && before === undefined) return;
+    try {
+      this.#options.changed?.(name, now, before);
+    } catch (error) {
+      log.error("a change could not be told", { path: this.#options.path, name, error });
+    }
   }
 }

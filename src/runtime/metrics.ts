@@ -9,6 +9,11 @@ export interface Probes {
   sshConnected?: () => boolean | undefined;
   commandsRunning?: () => number;
   commandsStuck?: () => number;
+  attachmentsAttached?: () => number | undefined;
+  attachmentsClaimed?: () => number | undefined;
+  watchAge?: () => number | undefined;
+  activeMigrations?: () => number | undefined;
+  leads?: () => boolean;
 }
 
 /** All metrics of one process, in a registry of its own. Nothing is fetched from anywhere during a scrape. */
@@ -35,6 +40,44 @@ export class Metrics {
   readonly poolPromised = this.#gauge("pool_promised_bytes", "Sum of the sizes of all file disks on the pool.", [
     "pool",
   ]);
+  readonly attaches = this.#counter("attachment_attach_total", "Attachments asked for, by what came of it.", [
+    "status",
+  ]);
+  readonly detaches = this.#counter("attachment_detach_total", "Detachments asked for, by what came of it.", [
+    "status",
+  ]);
+  readonly conflicts = this.#counter(
+    "attachment_conflicts_total",
+    "Attachments refused because others have the volume or asked for it earlier.",
+    [],
+  );
+  readonly attachmentDuration = this.#histogram(
+    "attachment_operation_duration_seconds",
+    "How long attaching and detaching took.",
+    ["operation"],
+  );
+  readonly fences = this.#counter(
+    "fences_total",
+    "Nodes that may still write, let go: cut off (done), not possible (failed), later (owed), switched off (off).",
+    ["result"],
+  );
+  readonly migrations = this.#counter(
+    "migration_migrations_total",
+    "Live migrations that were completed (success), were given up (failure) or take too long (timeout).",
+    ["result"],
+  );
+  readonly migrationDuration = new Histogram({
+    name: `${prefix}migration_duration_seconds`,
+    help: "From the grant to the second node until one of the two let go.",
+    buckets: [15, 30, 60, 90, 120, 180, 300, 600],
+    registers: [this.registry],
+  });
+  readonly eventsPosted = this.#counter("events_posted_total", "Events of Kubernetes that were posted.", ["reason"]);
+  readonly eventsLost = this.#counter("events_lost_total", "Events that could not be posted; they are in the log.", [
+    "reason",
+  ]);
+  readonly orphans = this.#gauge("orphans", "Disks and files on RouterOS that no PersistentVolume names.", ["kind"]);
+  readonly orphansCleaned = this.#counter("orphans_cleaned_total", "Orphaned volumes that were deleted.", []);
 
   constructor(readonly version: string) {
     this.#gauge("build_info", "1, with the version as label.", ["version"]).set({ version }, 1);
@@ -47,6 +90,17 @@ export class Metrics {
       const connected = probes.sshConnected?.();
       return connected === undefined ? undefined : Number(connected);
     }, probes.sshConnected !== undefined);
+    this.#observed("attachments_attached", "Volumes that nodes have now.", probes.attachmentsAttached);
+    this.#observed(
+      "attachments_claimed",
+      "Attachments that are asked for and not there yet.",
+      probes.attachmentsClaimed,
+    );
+    this.#observed("kubernetes_watch_age_seconds", "Since the API server's last sign of life.", probes.watchAge);
+    this.#observed("migration_active_migrations", "Live migrations now.", probes.activeMigrations);
+    this.#observed("leader", "1 in the replica that looks after migrations and orphans, else 0.", () => {
+      return Number(probes.leads?.());
+    }, probes.leads !== undefined);
     this.#observed("child_processes", "External programs that run now.", probes.commandsRunning);
     this.#observed("child_processes_stuck", "External programs that could not be ended.", probes.commandsStuck);
   }

@@ -2,13 +2,14 @@ import { labFolder } from "../lab/folder.ts";
 import { whyNoGo } from "../lab/go_tools.ts";
 import { layerTools } from "../lab/kubernetes/tools.ts";
 import type { Counts, Layer } from "../lab/layer.ts";
+import { whyNoPromtool } from "../lab/promtool.ts";
 import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
 
 /** The driver's controller with the real sidecars against a real Kubernetes API. */
 export const kubernetes: Layer = {
   name: "kubernetes",
   about: "etcd, kube-apiserver with RBAC, kube-controller-manager and the real sidecars against the controller",
-  needs: async () => await whyNoGo() ?? await whyNoNamespace(),
+  needs: async () => await whyNoGo() ?? await whyNoNamespace() ?? await whyNoPromtool(),
   async run() {
     // Outside of the time that the tests have.
     await layerTools();

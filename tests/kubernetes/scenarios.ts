@@ -1,5 +1,5 @@
 import { type LabFolder, labFolder } from "../lab/folder.ts";
-import { type Cluster, startCluster } from "../lab/kubernetes/cluster.ts";
+import { type Cluster, type ClusterOptions, startCluster } from "../lab/kubernetes/cluster.ts";
 import { print } from "../lab/layer.ts";
 
 /** A test that has a cluster to work on. */
@@ -9,13 +9,13 @@ export type Scenario = (name: string, run: (cluster: Cluster) => Promise<void>) 
  * Starts a cluster before the tests of a file and ends it after them.
  * @returns what such a test is written with: when it fails, it shows what all processes wrote
  */
-export function scenarios(): Scenario {
+export function scenarios(options: ClusterOptions = {}): Scenario {
   let folder: LabFolder | undefined;
   let cluster: Cluster | undefined;
 
   Deno.test.beforeAll(async () => {
     folder = await labFolder("kubernetes");
-    cluster = await startCluster(folder.path);
+    cluster = await startCluster(folder.path, options);
   });
 
   Deno.test.afterAll(async () => {

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Row } from "../../src/simulator/values.ts";
 import { KubeError } from "../lab/kubernetes/client.ts";
 import { type Cluster, DRIVER, WORK } from "../lab/kubernetes/cluster.ts";
+import { makeNode, setCondition } from "../lab/kubernetes/nodes.ts";
 import * as objects from "../lab/kubernetes/objects.ts";
 
 /** A StorageClass of the driver, unless there is one of that name. */
@@ -81,6 +82,39 @@ export async function removeClaim(cluster: Cluster, name: string): Promise<void>
   if (found?.spec.volumeName) await cluster.kube.gone(objects.persistentVolumes, { name: found.spec.volumeName });
 }
 
+/** Says of a node that it is Ready, or that nothing is known of it, as of one that died. */
+export async function setReady(cluster: Cluster, node: string, isReady: boolean): Promise<void> {
+  await setCondition(cluster.kube, node, isReady ? "True" : "Unknown");
+}
+
+/** Taints a node as out of service, as an administrator does with one that is off for good, or takes the taint away. */
+export async function taintOutOfService(cluster: Cluster, node: string, isTainted: boolean): Promise<void> {
+  const taint = { key: "node.kubernetes.io/out-of-service", value: "nodeshutdown", effect: "NoExecute" };
+  await cluster.kube.patch(objects.nodes, { name: node }, { spec: { taints: isTainted ? [taint] : null } });
+}
+
+/** Says for a node's kubelet which volumes it uses. @param volumeHandles all of them */
+export async function setVolumesInUse(
+  cluster: Cluster,
+  node: string,
+  volumeHandles: readonly string[],
+): Promise<void> {
+  const volumesInUse = volumeHandles.map((handle) => `kubernetes.io/csi/${DRIVER}^${handle}`);
+  await cluster.kube.patch(objects.nodes, { name: node }, { status: { volumesInUse } }, "status");
+}
+
+/** Takes a node away, as when it leaves the cluster. */
+export async function removeNode(cluster: Cluster, node: string): Promise<void> {
+  await cluster.kube.delete(objects.csiNodes, { name: node });
+  await cluster.kube.delete(objects.nodes, { name: node });
+  await cluster.kube.gone(objects.nodes, { name: node });
+}
+
+/** Makes a node that is Ready and has the driver. */
+export async function addNode(cluster: Cluster, node: string): Promise<void> {
+  await makeNode(cluster.kube, { name: node, driver: DRIVER });
+}
+
 /** The first event of a claim whose message has this text. */
 export async function eventOf(cluster: Cluster, claim: string, text: string): Promise<objects.Event> {
   let seen: objects.Event[] = [];
@@ -109,4 +143,36 @@ export function files(cluster: Cluster): string[] {
 /** No volume, disk or file is left. */
 export function assertNothingLeft(cluster: Cluster): void {
   assertEquals({ disks: disks(cluster), files: files(cluster) }, { disks: [], files: [] });
+}
+
+/** Waits until an attachment is refused. @returns the reason that stands in it */
+export async function refused(cluster: Cluster, name: string): Promise<string> {
+  const { status } = await cluster.kube.until(
+    objects.volumeAttachments,
+    { name },
+    ({ status }) => Boolean(status?.attachError?.message),
+  );
+  assertEquals(status?.attached, false);
+  return status?.attachError?.message ?? "";
+}
+
+/** The reasons of all events of a claim. */
+export async function reasonsOf(cluster: Cluster, claim: string): Promise<string[]> {
+  const events = await cluster.kube.list(objects.events, WORK);
+  return events.filter((event) => event.involvedObject.name === claim).map(({ reason }) => reason ?? "");
+}
+
+/** The value of one of the driver's metrics; undefined while it is not there. */
+export async function metricOf(
+  { replica }: Pick<Cluster, "replica">,
+  name: string,
+  labels: Readonly<Record<string, string>> = {},
+): Promise<number | undefined> {
+  const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
+  const lines = (await replica.metrics()).split("\n").filter((line) => /^rds_csi_/.test(line));
+  const line = lines.find((line) => {
+    const [, found, given = ""] = /^rds_csi_([a-z_]+)(?:\{(.*)\})? /.exec(line) ?? [];
+    return found === name && wanted.every((label) => given.split(",").includes(label));
+  });
+  return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(" ")));
 }

@@ -1,5 +1,5 @@
 import { Commands } from "../../src/runtime/command.ts";
-import { pause } from "../../src/runtime/deadline.ts";
+import { cached } from "./cache.ts";
 import { buildInModule } from "./go_module.ts";
 import { print } from "./layer.ts";
 
@@ -40,38 +40,11 @@ export interface GoModule {
 }
 
 /**
- * The path of a tool, which is built once into `${XDG_CACHE_HOME:-~/.cache}/rds-csi/<tool>-<version>`. The folder appears
- * whole; of two that build at once, one waits. What an interrupted build has compiled is in Go's own cache.
+ * The path of a tool, which is built once into the tests' cache. What an interrupted build has compiled is in Go's own
+ * cache.
  */
-export async function goTool(tool: GoTool): Promise<string> {
-  const cache = `${Deno.env.get("XDG_CACHE_HOME") || `${Deno.env.get("HOME")}/.cache`}/rds-csi`;
-  const folder = `${cache}/${tool.name}-${tool.version}`;
-  const program = `${folder}/${tool.name}`;
-  if (await exists(program)) return program;
-  await Deno.mkdir(cache, { recursive: true });
-  // The lock ends with whoever holds it.
-  using lock = await Deno.open(`${cache}/.${tool.name}-${tool.version}.lock`, { create: true, write: true });
-  await take(lock, tool);
-  if (await exists(program)) return program;
-  const building = `${cache}/.${tool.name}-${tool.version}.building`;
-  await removeIfThere(building);
-  await Deno.mkdir(`${building}/bin`, { recursive: true });
-  await build(tool, building);
-  await Deno.rename(`${building}/bin`, folder);
-  await Deno.remove(building, { recursive: true });
-  return program;
-}
-
-/** Milliseconds that somebody else may take to build the same. */
-const PATIENCE = 1_800_000;
-
-async function take(lock: Deno.FsFile, tool: GoTool): Promise<void> {
-  const end = performance.now() + PATIENCE;
-  for (let said = false; !await lock.tryLock(true); said = true) {
-    if (!said) print(`Waiting for another build of ${tool.name} ${tool.version}\n`);
-    if (performance.now() > end) throw new Error(`${tool.name} is being built by somebody else for too long`);
-    await pause(500);
-  }
+export function goTool(tool: GoTool): Promise<string> {
+  return cached(tool, (folder) => build(tool, folder));
 }
 
 async function build(tool: GoTool, folder: string): Promise<void> {
@@ -81,18 +54,4 @@ async function build(tool: GoTool, folder: string): Promise<void> {
   const env = { GOBIN: `${folder}/bin` };
   const { code, stderr } = await commands.run("go", ["install", wanted], { deadline: 600_000, env });
   if (code !== 0) throw new Error(`go install ${wanted} failed: ${stderr}`);
-}
-
-async function removeIfThere(folder: string): Promise<void> {
-  if (await exists(folder)) await Deno.remove(folder, { recursive: true });
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }

@@ -1,8 +1,8 @@
 import { Commands } from "../../src/runtime/command.ts";
 import { fromFileUrl } from "./project.ts";
 
-/** A mount and a process namespace of one's own: every process and mount in it goes when its first process ends. */
-const unshare = [
+/** The arguments of `unshare` for a mount and a process namespace of one's own: every process and mount in it goes when its first process ends. */
+export const unshare: readonly string[] = [
   "--mount",
   "--pid",
   "--fork",

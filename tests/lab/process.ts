@@ -14,6 +14,8 @@ export interface ProcessOptions {
   /** More folders of that kind. */
   folders?: readonly string[];
   env?: Readonly<Record<string, string>>;
+  /** What it is started by: `unshare` and its arguments. It must become the process itself. */
+  by?: readonly string[];
   /** Milliseconds until it must be ready; one minute by default. */
   deadline?: number;
 }
@@ -83,8 +85,9 @@ export class LabProcess implements AsyncDisposable {
   constructor(options: ProcessOptions) {
     this.mode = options.mode;
     const { program, args } = commandLine(options);
-    this.#child = new Deno.Command(program, {
-      args,
+    const [first = "", ...rest] = [...options.by ?? [], program, ...args];
+    this.#child = new Deno.Command(first, {
+      args: rest,
       cwd: options.folder,
       env: { ...options.env },
       stdin: "null",

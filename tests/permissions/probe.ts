@@ -15,7 +15,7 @@ const attempts: Record<string, () => unknown> = {
   "write /var/tmp": () => Deno.writeTextFileSync("/var/tmp/rds-csi-permission-probe", "x"),
   "run true": () => new Deno.Command("true").outputSync(),
   "run mount": () => new Deno.Command("mount", { args: ["--version"], stdout: "null" }).outputSync(),
-  "read HOME": () => Deno.env.get("HOME"),
+  "read HOME": () => Deno.env.get("HOME") ?? "hidden",
   "read CSI_MANAGED_NQN_PREFIX": () => Deno.env.get("CSI_MANAGED_NQN_PREFIX"),
   "read /proc": () => Deno.readTextFileSync("/proc/1/mountinfo"),
   "ffi": () => Deno.dlopen("libc.so.6", {}),

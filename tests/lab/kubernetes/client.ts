@@ -1,4 +1,5 @@
 import { Deadline, poll } from "../../../src/runtime/deadline.ts";
+import { TextLineStream } from "../lines.ts";
 import type { Kind, KubeObject, Ref } from "./objects.ts";
 
 /** An answer of the API server that says no. */
@@ -14,6 +15,12 @@ export class KubeError extends Error {
     this.status = status;
     this.reason = reason;
   }
+}
+
+/** A change of an object, as a watch tells it. */
+export interface Change<T extends KubeObject> {
+  type: "ADDED" | "MODIFIED" | "DELETED";
+  object: T;
 }
 
 /** Milliseconds for one request. */
@@ -51,8 +58,35 @@ export class KubeClient implements Disposable {
 
   /** All of a kind, of one namespace or of all. */
   async list<T extends KubeObject>(kind: Kind<T>, namespace?: string): Promise<T[]> {
-    const { items } = await this.#json("GET", pathOf(kind, namespace ? { namespace } : {})) as { items: T[] };
-    return items;
+    return (await this.snapshot(kind, namespace)).items;
+  }
+
+  /** All of a kind, with the version of the whole that a watch goes on from. */
+  async snapshot<T extends KubeObject>(kind: Kind<T>, namespace?: string): Promise<{ items: T[]; version: string }> {
+    const { items, metadata } = await this.#json("GET", pathOf(kind, namespace ? { namespace } : {})) as {
+      items: T[];
+      metadata: { resourceVersion: string };
+    };
+    return { items, version: metadata.resourceVersion };
+  }
+
+  /**
+   * Every change of a kind after a version, as they happen, until the server ends the watch, as it does now and then.
+   * @throws {KubeError} status 410 when the server does not know so old a version any more
+   */
+  async *watch<T extends KubeObject>(
+    kind: Kind<T>,
+    options: { version: string; signal: AbortSignal },
+  ): AsyncGenerator<Change<T>> {
+    const path = `${pathOf(kind, {})}?watch=true&resourceVersion=${options.version}`;
+    const answer = await this.#request("GET", path, undefined, undefined, options.signal);
+    if (!answer.ok || !answer.body) throw kubeError(answer.status, `GET ${path}`, await answer.text());
+    const lines = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
+    for await (const line of lines) {
+      const { type, object } = JSON.parse(line);
+      if (type === "ERROR") throw kubeError(object.code, `watch of ${kind.plural}`, JSON.stringify(object));
+      yield { type, object };
+    }
   }
 
   async create<T extends KubeObject>(kind: Kind<T>, object: T): Promise<T> {
@@ -134,19 +168,29 @@ export class KubeClient implements Disposable {
     const answer = await this.#request(method, path, body, type);
     const text = await answer.text();
     if (answer.ok) return JSON.parse(text);
-    const { reason, message }: { reason?: string; message?: string } = text.startsWith("{") ? JSON.parse(text) : {};
-    throw new KubeError(answer.status, reason ?? "", `${method} ${path}: ${answer.status} ${message ?? text}`);
+    throw kubeError(answer.status, `${method} ${path}`, text);
   }
 
-  #request(method: string, path: string, body?: object, type = "application/json"): Promise<Response> {
+  #request(
+    method: string,
+    path: string,
+    body?: object,
+    type = "application/json",
+    signal = AbortSignal.timeout(REQUEST),
+  ): Promise<Response> {
     return fetch(this.#url + path, {
       method,
       client: this.#http,
       headers: { "authorization": `Bearer ${this.#token}`, ...(body ? { "content-type": type } : {}) },
-      signal: AbortSignal.timeout(REQUEST),
+      signal,
       ...(body ? { body: JSON.stringify(body) } : {}),
     });
   }
+}
+
+function kubeError(status: number, what: string, text: string): KubeError {
+  const { reason, message }: { reason?: string; message?: string } = text.startsWith("{") ? JSON.parse(text) : {};
+  return new KubeError(status, reason ?? "", `${what}: ${status} ${message ?? text}`);
 }
 
 function pathOf<T extends KubeObject>(kind: Kind<T>, ref: Partial<Ref>): string {

@@ -1,37 +1,58 @@
+import type { SimulatorOptions } from "../../../src/simulator/options.ts";
 import { type Simulator, startSimulator } from "../../../src/simulator/simulator.ts";
 import type { KubeClient } from "./client.ts";
 import { type ControlPlane, startControlPlane } from "./control_plane.ts";
 import { serviceAccount } from "./credentials.ts";
+import { makeNode } from "./nodes.ts";
 import * as objects from "./objects.ts";
-import { type Replica, startReplica } from "./replica.ts";
-import { rules } from "./rules.ts";
+import { Replica, type Settings } from "./replica.ts";
+import { clusterRules, namespaceRules } from "./rules.ts";
 
 /** What Kubernetes knows the driver by. */
 export const DRIVER = "rds.csi.srvlab.io";
+/** The namespace that the driver's controller runs in. */
+export const HOME = "rds-csi";
 /** The namespace that the tests' claims lie in. */
 export const WORK = "work";
 /** The nodes that there are: objects without a machine. */
 export const NODES = ["node-a", "node-b", "node-c"] as const;
-const ACCOUNT = { name: "rds-csi-controller", namespace: "rds-csi" };
+const ACCOUNT = { name: "rds-csi-controller", namespace: HOME };
 /** Whom the driver's controller and its sidecars log in as. */
 export const controllerUser = serviceAccount(ACCOUNT.namespace, ACCOUNT.name);
 
-/** A Kubernetes without machines, with the driver's controller and its sidecars, and a simulated RouterOS over SSH. */
+/** What can be set. */
+export interface ClusterOptions {
+  /** How many controllers, each with sidecars of its own; one by default. */
+  replicas?: 1 | 2;
+  /** Settings of the controllers, besides those that they cannot do without. */
+  settings?: Settings;
+  /** Whether the sidecars elect leaders; by default where there are several of each. */
+  leaderElection?: boolean;
+  /** Whether the controllers keep attachments in memory instead of talking to the API server. */
+  standalone?: boolean;
+  /** Whether each controller has a proxy before the API server: {@linkcode Replica.proxy}. */
+  proxy?: boolean;
+  /** What controllers and sidecars may do, where it is not what the chart gives them. */
+  rules?: { cluster?: readonly objects.Rule[]; namespace?: readonly objects.Rule[] };
+  simulator?: Partial<SimulatorOptions>;
+}
+
+/** A Kubernetes without machines, with the driver's controllers and their sidecars, and a simulated RouterOS over SSH. */
 export interface Cluster extends AsyncDisposable {
   controlPlane: ControlPlane;
   /** For whoever may do everything. */
   kube: KubeClient;
   simulator: Simulator;
+  replicas: readonly Replica[];
+  /** The first of the replicas. */
   replica: Replica;
-  /** Kills the controller and its sidecars, and starts them anew. */
+  /** Kills the first replica's controller and sidecars, and starts them anew. */
   crash(): Promise<void>;
   /** The end of what every process wrote, for people who look for what went wrong. */
   report(): string;
 }
 
-const settings = {
-  "standalone": true,
-  "standalone-nodes": NODES.join(","),
+const deadlines = {
   // What RouterOS leaves unanswered is settled after twice this time.
   "rds-create-deadline": "3s",
   "rds-delete-deadline": "3s",
@@ -41,52 +62,97 @@ const settings = {
 const careless = { uniqueSlots: false, uniqueFiles: false, uniqueNqns: false, sizeOnExistingFile: true };
 
 /** Starts everything in a folder. Letting it go ends all of it. */
-export async function startCluster(folder: string): Promise<Cluster> {
+export async function startCluster(folder: string, options: ClusterOptions = {}): Promise<Cluster> {
   await using stack = new AsyncDisposableStack();
   const plane = { folder: `${folder}/control-plane`, users: [controllerUser] };
   const controlPlane = stack.use(await startControlPlane(plane));
   const kube = controlPlane.admin;
-  await makeObjects(kube);
-  const simulator = await startSimulator({ poolFolder: `${folder}/pool`, guesses: careless });
+  await makeObjects(kube, options.rules ?? {});
+  const guesses = { ...careless, ...options.simulator?.guesses };
+  const simulator = await startSimulator({ poolFolder: `${folder}/pool`, ...options.simulator, guesses });
   stack.defer(() => simulator.close());
-  const kubeconfig = await controlPlane.kubeconfig(controllerUser);
-  const start = () => startReplica({ folder: `${folder}/replica`, simulator, kubeconfig, settings });
-  const cluster = {
+  const replicas = await Promise.all(
+    Array.from({ length: options.replicas ?? 1 }, async (_, number) => {
+      const made = { name: `replica-${number + 1}`, folder, controlPlane, simulator, stack };
+      return stack.use(await replicaOf(options, made));
+    }),
+  );
+  const [replica] = replicas as [Replica];
+  await Promise.all(replicas.map((each) => each.start()));
+  const all = stack.move();
+  return {
     controlPlane,
     kube,
     simulator,
-    replica: await start(),
+    replicas,
+    replica,
     async crash() {
-      await cluster.replica.crash();
-      cluster.replica = await start();
+      await replica.crash();
+      await replica.start();
     },
-    report: () => [...controlPlane.programs, ...cluster.replica.outputs].map(tailOf).join(""),
+    report: () => reportOf(controlPlane, replicas),
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
-  stack.defer(() => cluster.replica[Symbol.asyncDispose]());
-  const all = stack.move();
-  return cluster;
+}
+
+/** A replica that is not started yet. */
+async function replicaOf(
+  options: ClusterOptions,
+  made: { name: string; folder: string; controlPlane: ControlPlane; simulator: Simulator; stack: AsyncDisposableStack },
+): Promise<Replica> {
+  const { replicas = 1, leaderElection = replicas > 1, standalone = false } = options;
+  const { name, controlPlane, simulator, stack } = made;
+  const folder = `${made.folder}/${name}`;
+  await Deno.mkdir(folder, { recursive: true });
+  const kubeconfig = await controlPlane.kubeconfig(controllerUser, { path: `${folder}/sidecars.kubeconfig` });
+  const proxy = options.proxy ? stack.use(await controlPlane.proxy()) : undefined;
+  const own = { path: `${folder}/controller.kubeconfig`, ...(proxy ? { url: proxy.url } : {}) };
+  const attachments = standalone
+    ? { "standalone": true, "standalone-nodes": NODES.join(",") } as const
+    : { "kubeconfig": await controlPlane.kubeconfig(controllerUser, own), "namespace": HOME };
+  return new Replica({
+    name,
+    folder,
+    simulator,
+    kubeconfig,
+    settings: { ...attachments, ...deadlines, ...options.settings },
+    electIn: leaderElection ? HOME : undefined,
+    proxy,
+  });
+}
+
+/** Gives controllers and sidecars other rules, from now on. */
+export async function setRules(
+  { kube }: Pick<Cluster, "kube">,
+  { cluster = clusterRules, namespace = namespaceRules }: NonNullable<ClusterOptions["rules"]>,
+): Promise<void> {
+  await kube.patch(objects.clusterRoles, { name: ACCOUNT.name }, { rules: cluster });
+  await kube.patch(objects.roles, ACCOUNT, { rules: namespace });
+}
+
+function reportOf(controlPlane: ControlPlane, replicas: readonly Replica[]): string {
+  const ofReplicas = replicas.flatMap(({ outputs }, number) =>
+    outputs.map(({ name, output }) => ({ name: `${name} ${number + 1}`, output }))
+  );
+  return [...controlPlane.programs, ...ofReplicas].map(tailOf).join("");
 }
 
 function tailOf({ name, output }: { name: string; output: string }): string {
   return `\n--- the end of what ${name} wrote\n${output.split("\n").slice(-40).join("\n")}\n`;
 }
 
-async function makeObjects(kube: KubeClient): Promise<void> {
-  await kube.create(objects.namespaces, { metadata: { name: WORK } });
+async function makeObjects(kube: KubeClient, rules: NonNullable<ClusterOptions["rules"]>): Promise<void> {
+  for (const name of [WORK, HOME]) await kube.create(objects.namespaces, { metadata: { name } });
   const metadata = { name: ACCOUNT.name };
-  await kube.create(objects.clusterRoles, { metadata, rules });
-  await kube.create(objects.clusterRoleBindings, {
-    metadata,
-    subjects: [{ kind: "ServiceAccount", ...ACCOUNT }],
-    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: ACCOUNT.name },
-  });
+  const subjects = [{ kind: "ServiceAccount", ...ACCOUNT }];
+  const roleRef = { apiGroup: "rbac.authorization.k8s.io", ...metadata };
+  await kube.create(objects.clusterRoles, { metadata, rules: rules.cluster ?? clusterRules });
+  await kube.create(objects.clusterRoleBindings, { metadata, subjects, roleRef: { ...roleRef, kind: "ClusterRole" } });
+  await kube.create(objects.roles, { metadata: ACCOUNT, rules: rules.namespace ?? namespaceRules });
+  await kube.create(objects.roleBindings, { metadata: ACCOUNT, subjects, roleRef: { ...roleRef, kind: "Role" } });
   await kube.create(objects.csiDrivers, {
     metadata: { name: DRIVER },
     spec: { attachRequired: true, podInfoOnMount: false, fsGroupPolicy: "File", volumeLifecycleModes: ["Persistent"] },
   });
-  for (const name of NODES) {
-    await kube.create(objects.nodes, { metadata: { name } });
-    await kube.create(objects.csiNodes, { metadata: { name }, spec: { drivers: [{ name: DRIVER, nodeID: name }] } });
-  }
+  for (const name of NODES) await makeNode(kube, { name, driver: DRIVER });
 }

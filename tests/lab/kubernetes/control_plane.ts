@@ -1,4 +1,5 @@
 import { Deadline, poll } from "../../../src/runtime/deadline.ts";
+import { ApiProxy } from "./api_proxy.ts";
 import { KubeClient } from "./client.ts";
 import { admin, controllerManager, type User, writeKeys, writeKubeconfig, writeTokens } from "./credentials.ts";
 import { Program } from "./program.ts";
@@ -56,14 +57,27 @@ export class ControlPlane implements AsyncDisposable {
     this.admin = this.#stack.use(this.client(admin));
   }
 
-  /** A client for one of the users. The caller lets it go. */
-  client(user: User): KubeClient {
-    return new KubeClient(this, this.#token(user));
+  /** A client for one of the users, to the API server or to a proxy before it. The caller lets it go. */
+  client(user: User, url = this.url): KubeClient {
+    return new KubeClient({ url, ca: this.ca }, this.#token(user));
   }
 
-  /** Writes a kubeconfig for one of the users. @returns its path */
-  kubeconfig(user: User): Promise<string> {
-    return writeKubeconfig(this.#folder, user, { url: this.url, ca: this.ca, token: this.#token(user) });
+  /**
+   * Writes a kubeconfig for one of the users.
+   * @param to.path what is written; by default a file in the control plane's folder
+   * @param to.url by default that of the API server
+   * @returns its path
+   */
+  kubeconfig(user: User, to: { path?: string; url?: string } = {}): Promise<string> {
+    const server = { url: to.url ?? this.url, ca: this.ca, token: this.#token(user) };
+    return writeKubeconfig(to.path ?? this.#folder, user, server);
+  }
+
+  /** A proxy before the API server, which shows the API server's own certificate. The caller lets it go. */
+  async proxy(): Promise<ApiProxy> {
+    const certificates = `${this.#folder}/certificates/apiserver`;
+    const [cert, key] = await Promise.all(["crt", "key"].map((kind) => Deno.readTextFile(`${certificates}.${kind}`)));
+    return new ApiProxy({ target: this.url, ca: this.ca, tls: { cert: cert ?? "", key: key ?? "" } });
   }
 
   #token(user: User): string {

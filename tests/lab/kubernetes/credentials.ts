@@ -40,13 +40,13 @@ export async function writeTokens(
   await Deno.writeTextFile(`${folder}/tokens.csv`, lines.join(""), { mode: 0o600 });
 }
 
-/** What a user's programs find the API server by. @returns its path */
+/** What a user's programs find the API server by, in a folder or a file that ends in `.kubeconfig`. @returns its path */
 export async function writeKubeconfig(
-  folder: string,
+  place: string,
   user: User,
   server: { url: string; ca: string; token: string },
 ): Promise<string> {
-  const path = `${folder}/${user.name.replaceAll(":", "-")}.kubeconfig`;
+  const path = place.endsWith(".kubeconfig") ? place : `${place}/${user.name.replaceAll(":", "-")}.kubeconfig`;
   const cluster = { server: server.url, "certificate-authority-data": btoa(server.ca) };
   const config = {
     apiVersion: "v1",

@@ -9,9 +9,12 @@ export interface KubeObject {
   metadata: Ref & {
     uid?: string;
     resourceVersion?: string;
+    labels?: Record<string, string>;
     annotations?: Record<string, string>;
     finalizers?: string[];
+    creationTimestamp?: string;
     deletionTimestamp?: string;
+    ownerReferences?: { apiVersion: string; kind: string; name: string; uid: string; controller?: boolean }[];
   };
 }
 
@@ -90,13 +93,28 @@ export interface CsiDriver extends KubeObject {
 
 /** A Node. */
 export interface Node extends KubeObject {
-  spec?: object;
+  spec?: { taints?: { key: string; value?: string; effect: string }[] };
   status?: { conditions?: Condition[]; volumesInUse?: string[] };
 }
 
 /** A CSINode. */
 export interface CsiNode extends KubeObject {
   spec: { drivers: { name: string; nodeID: string; topologyKeys?: string[] }[] };
+}
+
+/** A Lease. */
+export interface Lease extends KubeObject {
+  spec?: { holderIdentity?: string; leaseTransitions?: number; renewTime?: string };
+}
+
+/** A Pod. */
+export interface Pod extends KubeObject {
+  spec: {
+    nodeName?: string;
+    containers: { name: string; image: string }[];
+    volumes?: { name: string; persistentVolumeClaim?: { claimName: string } }[];
+  };
+  status?: { phase?: string; conditions?: Condition[] };
 }
 
 /** An Event of the core group. */
@@ -111,16 +129,18 @@ export interface Event extends KubeObject {
 export interface Rule {
   apiGroups: string[];
   resources: string[];
+  /** Only the objects of these names; all when absent. */
+  resourceNames?: string[];
   verbs: string[];
 }
 
-/** A ClusterRole. */
-export interface ClusterRole extends KubeObject {
-  rules: Rule[];
+/** A ClusterRole or a Role. */
+export interface Role extends KubeObject {
+  rules: readonly Rule[];
 }
 
-/** A ClusterRoleBinding. */
-export interface ClusterRoleBinding extends KubeObject {
+/** A ClusterRoleBinding or a RoleBinding. */
+export interface RoleBinding extends KubeObject {
   subjects: ({ kind: string } & Ref)[];
   roleRef: { apiGroup: string; kind: string; name: string };
 }
@@ -137,5 +157,9 @@ export const volumeAttachments = kind<VolumeAttachment>(storage, "VolumeAttachme
 export const storageClasses = kind<StorageClass>(storage, "StorageClass", { plural: "storageclasses" });
 export const csiDrivers = kind<CsiDriver>(storage, "CSIDriver");
 export const csiNodes = kind<CsiNode>(storage, "CSINode");
-export const clusterRoles = kind<ClusterRole>(rbac, "ClusterRole");
-export const clusterRoleBindings = kind<ClusterRoleBinding>(rbac, "ClusterRoleBinding");
+export const clusterRoles = kind<Role>(rbac, "ClusterRole");
+export const clusterRoleBindings = kind<RoleBinding>(rbac, "ClusterRoleBinding");
+export const roles = kind<Role>(rbac, "Role", { namespaced: true });
+export const roleBindings = kind<RoleBinding>(rbac, "RoleBinding", { namespaced: true });
+export const pods = kind<Pod>("v1", "Pod", { namespaced: true });
+export const leases = kind<Lease>("coordination.k8s.io/v1", "Lease", { namespaced: true });

@@ -46,6 +46,11 @@ export class Program implements AsyncDisposable {
     return this.#lines.join("\n");
   }
 
+  /** Resolves when it has ended and all that it wrote is read. */
+  get ended(): Promise<unknown> {
+    return this.#child.status.then(() => this.#read);
+  }
+
   /** @throws with the end of its output, when it has ended */
   assertRunning(): void {
     if (!this.#ended) return;

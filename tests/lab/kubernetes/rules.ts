@@ -4,13 +4,29 @@ function rule(group: string, resources: string, verbs: string): Rule {
   return { apiGroups: [group], resources: resources.split(" "), verbs: verbs.split(" ") };
 }
 
-/** What the driver's controller and its sidecars may do. */
-export const rules: Rule[] = [
+/** What the driver's controller and its sidecars may do in the whole cluster: the rules of their ClusterRole. */
+export const clusterRules: readonly Rule[] = [
   rule("", "persistentvolumes", "get list watch create patch delete"),
   rule("", "persistentvolumeclaims", "get list watch update"),
   rule("", "persistentvolumeclaims/status", "patch"),
   rule("", "events", "list watch create update patch"),
+  rule("", "nodes", "get"),
+  rule("", "pods", "list"),
+  // The cluster's own id is that of this namespace.
+  { ...rule("", "namespaces", "get"), resourceNames: ["kube-system"] },
   rule("storage.k8s.io", "storageclasses csinodes volumeattributesclasses", "get list watch"),
   rule("storage.k8s.io", "volumeattachments", "get list watch patch"),
   rule("storage.k8s.io", "volumeattachments/status", "patch"),
 ];
+
+/** What they may do in the namespace that they run in: the rules of their Role. */
+export const namespaceRules: readonly Rule[] = [
+  rule("coordination.k8s.io", "leases", "get create update"),
+];
+
+/** The rules cut down to one resource and one verb each, so that each can be taken away by itself. */
+export function singleRules(rules: readonly Rule[]): Rule[] {
+  return rules.flatMap((rule) =>
+    rule.resources.flatMap((resource) => rule.verbs.map((verb) => ({ ...rule, resources: [resource], verbs: [verb] })))
+  );
+}
