@@ -117,7 +117,7 @@ export async function startKubernetes(
 
 async function rebuild(config: Config, view: View, signal: AbortSignal): Promise<void> {
   const began = performance.now();
-  using deadline = new Deadline(config.rebuildDeadline, "Kubernetes");
+  using deadline = new Deadline(config.rebuildDeadline, "Kubernetes", signal);
   try {
     await view.start(signal, deadline.signal);
   } catch (error) {

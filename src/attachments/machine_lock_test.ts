@@ -49,9 +49,10 @@ function hotPlugging(...claims: string[]): FakeKube {
 
 function lockOf(kube: FakeKube, now: () => number = () => 0) {
   const lock = new MachineLock({ kube, interval: 1, deadline: 60_000, now });
-  const enter = (claim: string, signal = new AbortController().signal, namespace = "vms") =>
+  const end = new AbortController();
+  const enter = (claim: string, signal = end.signal, namespace = "vms") =>
     lock.enter(`volume-${claim}`, { namespace, name: claim }, signal);
-  return { enter };
+  return { enter, [Symbol.dispose]: () => end.abort() };
 }
 
 /** Whether it has entered after several more looks at the pods. */
@@ -73,7 +74,8 @@ function ticking(): () => number {
 
 Deno.test("MachineLock lets the next volume of a machine in when the pod of the one before is ready", async () => {
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   (await enter("a")).attached();
   const second = enter("b");
   assertEquals(await hasEntered(kube, second), false);
@@ -89,7 +91,8 @@ Deno.test("MachineLock does not wait for a pod that is gone, finished or being d
   };
   for (const [how, end] of Object.entries(ends)) {
     const kube = hotPlugging("a", "b");
-    const { enter } = lockOf(kube, ticking());
+    using lock = lockOf(kube, ticking());
+    const { enter } = lock;
     (await enter("a")).attached();
     const second = enter("b");
     assertEquals(await hasEntered(kube, second), false, how);
@@ -101,7 +104,8 @@ Deno.test("MachineLock does not wait for a pod that is gone, finished or being d
 
 Deno.test("MachineLock lets the next one in when the one before failed", async () => {
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   const first = await enter("a");
   const second = enter("b");
   assertEquals(await hasEntered(kube, second), false);
@@ -112,7 +116,8 @@ Deno.test("MachineLock lets the next one in when the one before failed", async (
 Deno.test("MachineLock waits for no volume longer than its deadline", async () => {
   let time = 0;
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, () => time);
+  using lock = lockOf(kube, () => time);
+  const { enter } = lock;
   (await enter("a")).attached();
   time = 59_999;
   const second = enter("b");
@@ -124,7 +129,8 @@ Deno.test("MachineLock waits for no volume longer than its deadline", async () =
 Deno.test("MachineLock lets volumes of one and the same pod in together: it is ready only with all of them", async () => {
   const kube = new FakeKube();
   kube.pods = { launcher: { owner: machine, claims: ["a", "b"] } };
-  const { enter } = lockOf(kube);
+  using lock = lockOf(kube);
+  const { enter } = lock;
   await Promise.all([enter("a"), enter("b")]);
 });
 
@@ -135,12 +141,14 @@ Deno.test("MachineLock finds the machine by the pod's owner, its owner's owner a
   kube.pods["labelled"] = { claims: ["labelled"], labels: { "kubevirt.io/vmi": "vm-1" } };
   kube.pods["labelled-2"] = { claims: ["labelled-2"], labels: { "vm.kubevirt.io/name": "vm-1" } };
   for (const claim of ["owned", "labelled", "labelled-2"]) {
-    const { enter } = lockOf(kube, ticking());
+    using lock = lockOf(kube, ticking());
+    const { enter } = lock;
     await enter("hot");
     const second = enter(claim);
     assertEquals(await hasEntered(kube, second), false, claim);
   }
-  const { enter } = lockOf(kube);
+  using lock = lockOf(kube);
+  const { enter } = lock;
   await enter("hot");
   await enter("adrift");
 });
@@ -149,7 +157,8 @@ Deno.test("MachineLock lets volumes of other machines, of none and of no pod in 
   const kube = hotPlugging("a");
   kube.pods["other"] = { claims: ["other"], owner: { ...machine, name: "vm-2" } };
   kube.pods["plain"] = { claims: ["plain"], owner: { kind: "ReplicaSet", name: "vm-1" } };
-  const { enter } = lockOf(kube);
+  using lock = lockOf(kube);
+  const { enter } = lock;
   await enter("a");
   for (const claim of ["other", "plain", "unused"]) await enter(claim);
   await enter("a", undefined, "elsewhere");
@@ -157,7 +166,8 @@ Deno.test("MachineLock lets volumes of other machines, of none and of no pod in 
 
 Deno.test("MachineLock lets the same volume in again at once, and a failure of one request ends no other's hold", async () => {
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   const caller = new AbortController();
   await enter("a", caller.signal);
   const again = await enter("a");
@@ -170,7 +180,8 @@ Deno.test("MachineLock lets the same volume in again at once, and a failure of o
 
 Deno.test("MachineLock: a client that goes away waits for nothing and holds nothing", async () => {
   const kube = hotPlugging("a", "b", "c");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   const [first, second] = [new AbortController(), new AbortController()];
   await enter("a", first.signal);
   const waiting = enter("b", second.signal);
@@ -183,7 +194,8 @@ Deno.test("MachineLock: a client that goes away waits for nothing and holds noth
 
 Deno.test("MachineLock: what was attached stays held although its client goes away afterwards", async () => {
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   const caller = new AbortController();
   (await enter("a", caller.signal)).attached();
   caller.abort();
@@ -193,7 +205,8 @@ Deno.test("MachineLock: what was attached stays held although its client goes aw
 
 Deno.test("MachineLock never guesses a machine: what the API cannot say is an error, at first and while waiting", async () => {
   const kube = hotPlugging("a", "b");
-  const { enter } = lockOf(kube, ticking());
+  using lock = lockOf(kube, ticking());
+  const { enter } = lock;
   await enter("a");
   const waiting = enter("b");
   assertEquals(await hasEntered(kube, waiting), false);

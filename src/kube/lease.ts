@@ -86,14 +86,18 @@ export class Lease {
   /** One term: from leadership to its end, and the end of the work. */
   async #lead(work: (signal: AbortSignal) => Promise<void>, stop: AbortSignal): Promise<void> {
     const { now, pause, name } = this.#options;
-    this.#lost = new AbortController();
-    const signal = AbortSignal.any([stop, this.#lost.signal]);
+    const lost = this.#lost = new AbortController();
+    const { signal } = lost;
+    const end = () => lost.abort(stop.reason);
+    if (stop.aborted) end();
+    stop.addEventListener("abort", end, { once: true });
     log.info("this replica leads", { lease: name, holder: this.holder });
     const working = this.#work(work, signal);
     while (this.isLeader && !signal.aborted) await pause(this.#until - now(), signal).catch(() => {});
     if (!this.isLeader) this.#resign();
     if (!stop.aborted) log.warn("this replica no longer leads", { lease: name, holder: this.holder });
     await working;
+    stop.removeEventListener("abort", end);
   }
 
   async #work(work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {

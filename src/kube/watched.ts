@@ -1,4 +1,4 @@
-import { pause, throwIfAborted } from "../runtime/deadline.ts";
+import { Deadline, pause, throwIfAborted } from "../runtime/deadline.ts";
 import { log } from "../runtime/log.ts";
 import type { Kube, KubeObject } from "./client.ts";
 import { Gone } from "./errors.ts";
@@ -53,11 +53,10 @@ export class Watched<T> {
 
   /**
    * Lists, trying again until it works; then watches until `signal` aborts.
-   * @param first limits the time until the first list
+   * @param first limits the time until the first list; it aborts when `signal` does
    */
   async start(signal: AbortSignal, first: AbortSignal): Promise<void> {
-    const both = AbortSignal.any([signal, first]);
-    await this.#attempts(() => this.#list(both), both);
+    await this.#attempts(() => this.#list(first), first);
     this.#ended = this.#follow(signal);
   }
 
@@ -108,14 +107,11 @@ export class Watched<T> {
   async #watch(parent: AbortSignal): Promise<void> {
     const { kube, path, silence = 75_000 } = this.#options;
     for (let gone = false; !gone;) {
-      const controller = new AbortController();
-      const signal = AbortSignal.any([parent, controller.signal]);
-      const cut = () => controller.abort(new Error(`no sign of life for ${silence / 1000} s`));
-      let timer = setTimeout(cut, silence);
+      using quiet = new Deadline(silence, `the watch of ${path}`, parent);
+      const { signal } = quiet;
       try {
         for await (const { type, object } of kube.watch(path, { resourceVersion: this.#version, signal })) {
-          clearTimeout(timer);
-          timer = setTimeout(cut, silence);
+          quiet.extend();
           if (type !== "BOOKMARK") this.#set(object.metadata.name, type === "DELETED" ? undefined : this.#keep(object));
           this.#version = object.metadata.resourceVersion || this.#version;
           this.#sign = this.#now();
@@ -123,8 +119,6 @@ export class Watched<T> {
       } catch (error) {
         if (!(error instanceof Gone)) throw error;
         gone = true;
-      } finally {
-        clearTimeout(timer);
       }
       // The server ends watches now and then; one that it ends at once is not asked again at once.
       await pause(this.#random() * 1000, parent);

@@ -200,5 +200,6 @@ Deno.test("Watched.start() ends with the first deadline, and with the process, w
   const late = AbortSignal.timeout(10);
   const { signal } = new AbortController();
   await assertRejects(() => new Watched(options).start(signal, late));
-  await assertRejects(() => new Watched(options).start(AbortSignal.abort(), signal));
+  const ended = AbortSignal.abort();
+  await assertRejects(() => new Watched(options).start(ended, ended));
 });

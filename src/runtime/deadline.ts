@@ -3,7 +3,9 @@ import { Cancelled, TimedOut } from "./errors.ts";
 /** A time limit that can be let go. Use it with `using`, so that no timer outlives its work. */
 export class Deadline implements Disposable {
   readonly #controller = new AbortController();
-  readonly #timer: ReturnType<typeof setTimeout>;
+  readonly #milliseconds: number;
+  readonly #what: string;
+  #timer: ReturnType<typeof setTimeout>;
   readonly #parent: AbortSignal | undefined;
   readonly #onParent = () => this.#controller.abort(reasonOf(this.#parent as AbortSignal));
 
@@ -13,17 +15,33 @@ export class Deadline implements Disposable {
    * @param parent a caller's signal: when it aborts, this one does too, with the caller's reason
    */
   constructor(milliseconds: number, what: string, parent?: AbortSignal) {
+    this.#milliseconds = milliseconds;
+    this.#what = what;
     this.#parent = parent;
-    this.#timer = setTimeout(
-      () => this.#controller.abort(new TimedOut(`no answer within ${milliseconds / 1000} s from ${what}`)),
-      milliseconds,
-    );
+    this.#timer = this.#begin();
     if (parent?.aborted) this.#onParent();
     else parent?.addEventListener("abort", this.#onParent, { once: true });
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  /** Counts anew from now. */
+  extend(): void {
+    clearTimeout(this.#timer);
+    this.#timer = this.#begin();
+  }
+
+  /** The time is no longer limited; the caller's signal still counts. */
+  lift(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #begin(): ReturnType<typeof setTimeout> {
+    const seconds = this.#milliseconds / 1000;
+    const late = () => this.#controller.abort(new TimedOut(`no answer within ${seconds} s from ${this.#what}`));
+    return setTimeout(late, this.#milliseconds);
   }
 
   [Symbol.dispose](): void {

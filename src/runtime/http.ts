@@ -27,16 +27,28 @@ export function serveHttp(options: HttpOptions): { port: number; close(): Promis
         return new Response("there are /metrics, /healthz and /readyz\n", { status: 404 });
     }
   };
-  const server = listen(options, answer);
-  return { port: server.addr.port, close: () => server.shutdown() };
+  const ending = new AbortController();
+  const server = listen({ ...options, signal: ending.signal }, answer);
+  return {
+    port: server.addr.port,
+    async close() {
+      // Connections that a scraper keeps open are not waited for.
+      const timer = setTimeout(() => ending.abort(), LAST_ANSWERS);
+      await server.shutdown();
+      clearTimeout(timer);
+    },
+  };
 }
 
+/** Milliseconds that answers under way have when the server ends. */
+const LAST_ANSWERS = 500;
+
 function listen(
-  { host, port }: HttpOptions,
+  { host, port, signal }: HttpOptions & { signal: AbortSignal },
   answer: (request: Request) => Promise<Response>,
 ): Deno.HttpServer<Deno.NetAddr> {
   try {
-    return Deno.serve({ hostname: host || "0.0.0.0", port, onListen: () => {} }, answer);
+    return Deno.serve({ hostname: host || "0.0.0.0", port, signal, onListen: () => {} }, answer);
   } catch (error) {
     throw new FailedPrecondition(
       `--metrics-address ${host}:${port} cannot be listened on: ${
