@@ -177,6 +177,12 @@ export const settings = {
     "Least time from the first sighting of an orphan to its report; it must have been seen twice, too.",
     { ...controller, default: "1h" },
   ),
+  resetLifetime: setting(
+    "reset-lifetime",
+    duration,
+    "How long the annotation reset-circuit-breaker stays on a PV until the controller takes it off; longer than a node's breaker stays open.",
+    { ...controller, default: "10m" },
+  ),
   enableVmiSerialization: setting(
     "enable-vmi-serialization",
     truth,

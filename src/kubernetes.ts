@@ -1,7 +1,9 @@
+import { Annotations } from "./attachments/annotations.ts";
 import { KubernetesAttachments } from "./attachments/kubernetes.ts";
 import { MachineLock } from "./attachments/machine_lock.ts";
 import { Migrations } from "./attachments/migrations.ts";
 import { type PvObject, pvOf } from "./attachments/objects.ts";
+import { Resets } from "./attachments/resets.ts";
 import { pvPath, View } from "./attachments/view.ts";
 import type { Config } from "./config_read.ts";
 import { connectKube, type Kube, type KubeObject } from "./kube/client.ts";
@@ -87,6 +89,8 @@ export async function startKubernetes(
   await rebuild(config, view, ending.signal);
   migrations.start();
   const lease = leaseOf(config, kube);
+  const lifetime = config.resetLifetime;
+  const resets = new Resets({ view, annotations: new Annotations(kube), lifetime, now: monotonic });
   const orphans = orphansOf(config, { kube, volumes, metrics, events, clusterId, view });
   metrics.observe({
     attachmentsAttached: () => view.count().attached,
@@ -101,7 +105,8 @@ export async function startKubernetes(
     lead() {
       const look = (signal: AbortSignal) => orphans?.check(signal) ?? Promise.resolve();
       const work = async (signal: AbortSignal) => {
-        await Promise.all([migrations.lead(signal), repeat(config.orphanCheckInterval, look, signal)]);
+        const looking = repeat(config.orphanCheckInterval, look, signal);
+        await Promise.all([migrations.lead(signal), resets.lead(signal), looking]);
       };
       leading = lease.leading(work, ending.signal);
     },

@@ -1,6 +1,7 @@
 import type { Kube, KubeObject } from "../kube/client.ts";
 import { Conflict } from "../kube/errors.ts";
 import { NotFound } from "../runtime/errors.ts";
+import { RESET } from "./objects.ts";
 import { pvPath } from "./view.ts";
 
 const NODE = "rds.csi.srvlab.io/attached-node";
@@ -16,6 +17,7 @@ interface Wanted {
   [NODE]?: string | undefined;
   [AT]?: string | undefined;
   [OWED]?: string | undefined;
+  [RESET]?: undefined;
 }
 
 /** The driver's annotations on PVs. Those of attachments are for people and never read back; a fence that is owed is. */
@@ -45,6 +47,11 @@ export class Annotations {
   /** Notes that a fence is owed, or (undefined) that it is no longer. */
   async owe(pv: string, nqn: string | undefined, signal: AbortSignal): Promise<void> {
     await this.#write(pv, { [OWED]: nqn }, signal);
+  }
+
+  /** Takes away what asks the node to try again. */
+  async forgetReset(pv: string, signal: AbortSignal): Promise<void> {
+    await this.#write(pv, { [RESET]: undefined }, signal);
   }
 
   async #write(name: string, wanted: Wanted, signal: AbortSignal): Promise<void> {

@@ -17,6 +17,8 @@ export interface Pv {
   claim: Claim | undefined;
   /** Milliseconds after which a live migration of it is reported as taking too long. */
   migrationTimeout: number;
+  /** Somebody asks the node to try again, whatever failed before. */
+  asksForReset: boolean;
 }
 
 /** What is kept of a VolumeAttachment of this driver, without what the watch adds. */
@@ -44,6 +46,9 @@ export interface PvObject extends KubeObject {
 }
 
 const DEFAULT_TIMEOUT = 300;
+
+/** Set to `true` by people; read by the node. */
+export const RESET = "rds.csi.srvlab.io/reset-circuit-breaker";
 
 /**
  * An attachment of this driver; undefined for one of another driver.
@@ -83,6 +88,7 @@ export function pvOf(object: PvObject, driver: string): Pv | undefined {
     handle: csi.volumeHandle,
     mode: accessModes.includes("ReadWriteMany") ? "multi" : "single",
     claim: namespace && name ? { namespace, name, uid } : undefined,
+    asksForReset: object.metadata.annotations?.[RESET] !== undefined,
     migrationTimeout: (timeout >= 30 && timeout <= 3600 ? timeout : DEFAULT_TIMEOUT) * 1000,
   };
 }

@@ -118,6 +118,11 @@ export class View {
     return name === undefined ? undefined : this.#pv(name);
   }
 
+  /** The PVs of the driver. */
+  pvs(): Iterable<Pv> {
+    return this.#pvs.objects.values();
+  }
+
   /** How many attachments are known. */
   count(): { attached: number; claims: number } {
     let attached = 0;

@@ -17,7 +17,7 @@ import {
   removeClaim,
 } from "./steps.ts";
 
-const scenario = scenarios({ settings: { "log-level": "DEBUG" } });
+const scenario = scenarios({ settings: { "log-level": "DEBUG", "reset-lifetime": "2s" } });
 
 const NODE = "rds.csi.srvlab.io/attached-node";
 const AT = "rds.csi.srvlab.io/attached-at";
@@ -144,5 +144,23 @@ scenario(
     await detach(cluster, "nowhere-x");
     await removeClaim(cluster, "nowhere");
     assertEquals(await cluster.kube.list(objects.claims, WORK), []);
+  },
+);
+
+scenario(
+  "what asks a node to try again is taken off the PV when nodes have had the time to read it",
+  async (cluster) => {
+    const reset = "rds.csi.srvlab.io/reset-circuit-breaker";
+    await makeClaim(cluster, "reset");
+    const { name } = await bound(cluster, "reset");
+    const annotations = { [reset]: "true", "else": "stays" };
+    await cluster.kube.patch(objects.persistentVolumes, { name }, { metadata: { annotations } });
+    await cluster.kube.until(
+      objects.persistentVolumes,
+      { name },
+      (pv) => !("rds.csi.srvlab.io/reset-circuit-breaker" in (pv.metadata.annotations ?? {})),
+    );
+    assertEquals((await annotationsOf(cluster, name))["else"], "stays");
+    await removeClaim(cluster, "reset");
   },
 );
