@@ -11,7 +11,7 @@ import { connectServer } from "./rds/server.ts";
 import { loginOf } from "./rds/ssh.ts";
 import { serveHttp } from "./runtime/http.ts";
 import { log } from "./runtime/log.ts";
-import { Metrics } from "./runtime/metrics.ts";
+import { ControllerMetrics } from "./runtime/controller_metrics.ts";
 import { Capacity } from "./volumes/capacity.ts";
 import { Volumes } from "./volumes/volumes.ts";
 
@@ -21,7 +21,7 @@ import { Volumes } from "./volumes/volumes.ts";
  */
 export async function startController(config: Config, version: string): Promise<{ stop(): Promise<void> }> {
   await using started = new AsyncDisposableStack();
-  const metrics = new Metrics(version);
+  const metrics = new ControllerMetrics(version);
   let ready = false;
   const http = serveHttp({ ...config.metricsAddress, metrics, ready: () => ready });
   started.defer(() => http.close());
@@ -53,7 +53,7 @@ export async function startController(config: Config, version: string): Promise<
   return { stop: () => all.disposeAsync() };
 }
 
-function connectionOf(config: Config, metrics: Metrics): Connection {
+function connectionOf(config: Config, metrics: ControllerMetrics): Connection {
   if (config.rdsInsecureSkipVerify) {
     log.warn(
       "--rds-insecure-skip-verify: any server is taken for RouterOS; whoever is in between can read and delete all",
@@ -76,7 +76,11 @@ function connectionOf(config: Config, metrics: Metrics): Connection {
 
 function volumesOf(
   config: Config,
-  { connection, metrics, clusterId }: { connection: Connection; metrics: Metrics; clusterId: string | undefined },
+  { connection, metrics, clusterId }: {
+    connection: Connection;
+    metrics: ControllerMetrics;
+    clusterId: string | undefined;
+  },
 ): Volumes {
   const disks = new Disks(connection, {
     read: config.rdsReadDeadline,

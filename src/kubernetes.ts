@@ -12,7 +12,7 @@ import { Lease } from "./kube/lease.ts";
 import { Deadline, pause } from "./runtime/deadline.ts";
 import { messageOf, Unreachable } from "./runtime/errors.ts";
 import { log } from "./runtime/log.ts";
-import type { Metrics } from "./runtime/metrics.ts";
+import type { ControllerMetrics } from "./runtime/controller_metrics.ts";
 import { keyOf } from "./volumes/id.ts";
 import { type Orphan, Orphans, sentenceOf } from "./volumes/orphans.ts";
 import type { Volumes } from "./volumes/volumes.ts";
@@ -61,7 +61,7 @@ export async function startKubernetes(
   { kube, volumes, metrics, clusterId }: {
     kube: Kube;
     volumes: Volumes;
-    metrics: Metrics;
+    metrics: ControllerMetrics;
     clusterId: string | undefined;
   },
 ): Promise<Kubernetes> {
@@ -152,7 +152,7 @@ function orphansOf(
   from: {
     kube: Kube;
     volumes: Volumes;
-    metrics: Metrics;
+    metrics: ControllerMetrics;
     events: Events;
     clusterId: string | undefined;
     view: View;

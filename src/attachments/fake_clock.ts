@@ -17,7 +17,7 @@ export class FakeClock implements Disposable {
   now = 0;
 
   /** @param random 0 to 1, for the length of pauses */
-  constructor(random: () => number = () => 0) {
+  constructor(random: () => number = () => 0.5) {
     const set = (work: (...args: unknown[]) => void, milliseconds = 0, ...args: unknown[]) => {
       this.#timers.set(++this.#made, { at: this.now + Math.max(0, milliseconds), work: () => work(...args) });
       return this.#made;
@@ -41,7 +41,8 @@ export class FakeClock implements Disposable {
   async advance(milliseconds: number): Promise<void> {
     const until = this.now + milliseconds;
     await this.idle();
-    for (let next; (next = this.#next()) && next[1].at <= until;) {
+    for (let next, fired = 0; (next = this.#next()) && next[1].at <= until; fired++) {
+      if (fired > 100_000) throw new Error("timers are set again and again and time stands still");
       const [id, timer] = next;
       this.#timers.delete(id);
       this.now = Math.max(this.now, timer.at);

@@ -1,6 +1,6 @@
 /** A controller's attachments on a fake API for tests: the real view and the real decisions, nothing else of Kubernetes. */
 import type { Told } from "../kube/events.ts";
-import type { Metrics } from "../runtime/metrics.ts";
+import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { ATTACHMENTS, type FakeApi, FakeKube, NODES, PVS } from "./fake_api.ts";
 import type { FakeClock } from "./fake_clock.ts";
 import type { NodeObject } from "./danger.ts";
@@ -141,7 +141,7 @@ export class FakeController {
       driver: DRIVER,
       fence: more.fence,
       events: { post: (told) => void this.told.push(told) },
-      metrics: this.metrics as unknown as Metrics, // Only what is counted here is used.
+      metrics: this.metrics as unknown as ControllerMetrics, // Only what is counted here is used.
       machines: more.machines,
       granted: (uid) => void this.granted.push(uid),
       now,

@@ -2,7 +2,7 @@ import type { Kube } from "../kube/client.ts";
 import type { Events } from "../kube/events.ts";
 import { Busy, FailedPrecondition, messageOf, NotFound } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
-import type { Metrics } from "../runtime/metrics.ts";
+import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { Annotations } from "./annotations.ts";
 import type { Attachments } from "./attachments.ts";
 import { atWork, type NodeObject, whyDangerous } from "./danger.ts";
@@ -27,7 +27,7 @@ export interface KubernetesAttachmentsOptions {
   /** Undefined: nothing is cut off (`--fence=off`). */
   fence: Fence | undefined;
   events: Pick<Events, "post">;
-  metrics: Pick<Metrics, "attaches" | "detaches" | "conflicts" | "attachmentDuration" | "fences">;
+  metrics: Pick<ControllerMetrics, "attaches" | "detaches" | "conflicts" | "attachmentDuration" | "fences">;
   /** Undefined: machines get their volumes in any order. */
   machines: Pick<MachineLock, "enter"> | undefined;
   /** Told when a node was given a volume: the attachment's UID. */

@@ -2,7 +2,7 @@ import type { Events } from "../kube/events.ts";
 import { pause } from "../runtime/deadline.ts";
 import { isRetriable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
-import type { Metrics } from "../runtime/metrics.ts";
+import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { type Ending, endingOf, type Migration, pairOf } from "./migration.ts";
 import { aboutOf, type MigrationReason } from "./tell.ts";
 import type { Seen, View } from "./view.ts";
@@ -11,7 +11,7 @@ import type { Seen, View } from "./view.ts";
 export interface MigrationsOptions {
   view: Pick<View, "of" | "pv" | "keys" | "onChange">;
   events: Pick<Events, "once">;
-  metrics: Pick<Metrics, "migrations" | "migrationDuration">;
+  metrics: Pick<ControllerMetrics, "migrations" | "migrationDuration">;
   /** Wall clock, milliseconds. */
   wall?: () => number;
 }

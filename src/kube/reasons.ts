@@ -4,7 +4,9 @@ export const reasons = {
   VolumeDetached: { type: "Normal", meaning: "The volume was taken from a node." },
   AttachmentConflict: {
     type: "Warning",
-    meaning: "A node asked for a volume that another node has; it was refused. The message names the holder.",
+    meaning:
+      "A node asked for a volume that others have or asked for earlier, and was refused; or two nodes have a volume that " +
+      "one may have. The message names them.",
   },
   MigrationStarted: {
     type: "Normal",
@@ -26,18 +28,15 @@ export const reasons = {
   },
   FenceSkipped: {
     type: "Warning",
-    meaning: "With --fence=off a volume was freed although its node may still write to it: two writers may destroy it.",
+    meaning:
+      "A node that may still write to the volume was not cut off: others use the volume (it is when they have left), or " +
+      "--fence=off. Make sure that it is off.",
   },
   OrphanDetected: {
     type: "Warning",
     meaning: "RouterOS has a disk or file of the driver that no PersistentVolume names.",
   },
   OrphanCleaned: { type: "Normal", meaning: "Such a disk or file was deleted." },
-  MountFailure: { type: "Warning", meaning: "The volume could not be mounted on the node." },
-  RecoveryFailed: { type: "Warning", meaning: "A mount whose device went away could not be brought back." },
-  ConnectionFailure: { type: "Warning", meaning: "The node could not connect to the volume's export." },
-  StaleMountDetected: { type: "Normal", meaning: "A mount whose device went away was found." },
-  ConnectionRecovery: { type: "Normal", meaning: "The connection to the volume's export came back." },
 } as const satisfies Record<string, { type: "Normal" | "Warning"; meaning: string }>;
 
 /** The name of one of them. */

@@ -1,7 +1,7 @@
 import { abortable, Deadline, pause, poll, throwIfAborted } from "../runtime/deadline.ts";
 import { DriverError, messageOf, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
-import type { Metrics } from "../runtime/metrics.ts";
+import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { routerOsError } from "./errors.ts";
 import { type Script } from "./script.ts";
 import type { Transport } from "./ssh.ts";
@@ -27,7 +27,7 @@ export interface ConnectionOptions {
   login?: () => Promise<string>;
   /** Milliseconds between two looks at it; 30 s by default. */
   loginInterval?: number;
-  metrics?: Pick<Metrics, "sshCommands" | "sshDuration" | "sshConnects">;
+  metrics?: Pick<ControllerMetrics, "sshCommands" | "sshDuration" | "sshConnects">;
   /** Milliseconds for one attempt to connect; 15 s by default. */
   connectDeadline?: number;
   /** Milliseconds that a script may wait for a channel; 30 s by default. */

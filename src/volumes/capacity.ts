@@ -1,6 +1,6 @@
 import { abortable } from "../runtime/deadline.ts";
 import { Cancelled, isRetriable, NoSpace, OutOfRange } from "../runtime/errors.ts";
-import type { Metrics } from "../runtime/metrics.ts";
+import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 
 /** What RouterOS says of a pool, in bytes (`rds/decode.ts`). */
 interface Pool {
@@ -16,7 +16,7 @@ export interface CapacityOptions {
   ratio: number;
   /** Bytes that are never promised: for whatever else lies on the pool. */
   reserve: bigint;
-  metrics?: Pick<Metrics, "poolSize" | "poolFree" | "poolPromised"> | undefined;
+  metrics?: Pick<ControllerMetrics, "poolSize" | "poolFree" | "poolPromised"> | undefined;
   now?: () => number;
 }
 

@@ -1,4 +1,7 @@
 import { settingsPage } from "../../src/config_help.ts";
+import { reasons } from "../../src/kube/reasons.ts";
+import { ControllerMetrics } from "../../src/runtime/controller_metrics.ts";
+import { Metrics } from "../../src/runtime/metrics.ts";
 import { parameters } from "../../src/volumes/parameters.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -15,11 +18,71 @@ function parametersPage(): string {
   ].join("\n\n") + "\n";
 }
 
+/** What prom-client knows of a metric. */
+interface Known {
+  name: string;
+  help: string;
+  labelNames: string[];
+  constructor: { name: string };
+}
+
+function known(metrics: Metrics): Known[] {
+  return metrics.registry.getMetricsAsArray() as unknown as Known[];
+}
+
+function rowOf({ name, help, labelNames, constructor }: Known): string {
+  const labels = labelNames.map((label) => `\`${label}\``).join(", ");
+  return `| \`${name}\` | ${constructor.name.toLowerCase()} | ${labels} | ${help} |`;
+}
+
+function metricsPage(): string {
+  const [controller, node] = [new ControllerMetrics(""), new Metrics("")];
+  const nothing = () => undefined;
+  controller.observe({
+    sshQueueLength: () => 0,
+    sshConnected: nothing,
+    attachmentsAttached: nothing,
+    attachmentsClaimed: nothing,
+    watchAge: nothing,
+    activeMigrations: nothing,
+    leads: () => false,
+  });
+  node.observe({ commandsRunning: () => 0, commandsStuck: () => 0 });
+  const [ofController, ofNode] = [known(controller), known(node)];
+  const isIn = (list: Known[]) => ({ name }: Known) => list.some((other) => other.name === name);
+  const table = (rows: Known[]) =>
+    ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |", ...rows.map(rowOf)].join("\n");
+  return [
+    "# Metrics",
+    "Made from `src/runtime/metrics.ts` and `src/runtime/controller_metrics.ts` by `deno task docs`; do not edit. They are served at `/metrics` " +
+    "(`--metrics-address`). Nothing is fetched from anywhere during a scrape; a figure that is not known is absent, never 0. What only one of " +
+    "several controllers does is counted by the one that does it: add the replicas up.",
+    "## Controller and node",
+    table(ofController.filter(isIn(ofNode))),
+    "## Controller",
+    table(ofController.filter((metric) => !isIn(ofNode)(metric))),
+    "## Node",
+    table(ofNode.filter((metric) => !isIn(ofController)(metric))),
+  ].join("\n\n") + "\n";
+}
+
+function eventsPage(): string {
+  const rows = Object.entries(reasons).map(([reason, { type, meaning }]) => `| \`${reason}\` | ${type} | ${meaning} |`);
+  return [
+    "# Events",
+    "Made from `src/kube/reasons.ts` by `deno task docs`; do not edit. They stand on the PersistentVolumeClaim (`kubectl describe pvc`), on the " +
+    "PersistentVolume where it has no claim, and those of orphans on the CSIDriver object, in the namespace `default`. The same said again counts the event up.",
+    ["| reason | type | meaning |", "| --- | --- | --- |", ...rows].join("\n"),
+  ].join("\n\n") + "\n";
+}
+
 /** The reference pages that come from the code: path from the root of the project, and what must stand there. */
 export function pages(): { path: URL; text: string }[] {
   return [
     { path: new URL("docs/reference/settings.md", root), text: settingsPage() },
     { path: new URL("docs/reference/parameters.md", root), text: parametersPage() },
+    { path: new URL("docs/reference/metrics.md", root), text: metricsPage() },
+    { path: new URL("docs/reference/events.md", root), text: eventsPage() },
   ];
 }
 
