@@ -161,6 +161,7 @@ function orphansOf(
   const { kube, volumes, metrics, events, clusterId, view } = from;
   const { orphans: action, driverName } = config;
   if (action === "off") return undefined;
+  const about = { apiVersion: "storage.k8s.io/v1", kind: "CSIDriver", name: driverName };
   return new Orphans({
     volumes,
     handles: (signal) => handlesOf(kube, driverName, signal),
@@ -169,9 +170,10 @@ function orphansOf(
     action,
     grace: config.orphanGracePeriod,
     now: monotonic,
-    told: (orphan: Orphan) => {
-      const about = { apiVersion: "storage.k8s.io/v1", kind: "CSIDriver", name: driverName };
-      events.post({ about, reason: "OrphanDetected", message: sentenceOf(orphan) });
+    told: (orphan: Orphan) => events.post({ about, reason: "OrphanDetected", message: sentenceOf(orphan) }),
+    cleaned: ({ id, claim }) => {
+      const message = `the volume ${id}${claim ? `, made for the claim ${claim},` : ""} was deleted (--orphans=delete)`;
+      events.post({ about, reason: "OrphanCleaned", message });
     },
     metrics,
   });

@@ -181,6 +181,7 @@ export class FakeController {
   }
 
   async detach(nodeId: string | undefined, id = ID): Promise<void> {
+    await this.clock.idle();
     await this.clock.until(this.attachments.detach(id, nodeId, this.signal));
   }
 

@@ -38,6 +38,8 @@ export interface OrphansOptions {
   now: () => number;
   /** Tells people; called until it resolves, once for each orphan as long as it is one. */
   told: (orphan: Orphan) => void | Promise<void>;
+  /** Tells people that it was deleted. */
+  cleaned: (orphan: Orphan) => void;
   metrics: OrphanMetrics;
 }
 
@@ -161,6 +163,7 @@ export class Orphans {
     this.#begun.set(id, known);
     await volumes.delete(id, signal);
     metrics.orphansCleaned.inc();
+    this.#options.cleaned(known);
     log.warn("deleted a volume of this cluster that no PersistentVolume names", { volumeId: id, size, claim });
     return true;
   }

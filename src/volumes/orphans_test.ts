@@ -45,6 +45,7 @@ class World {
   /** Called before the PVs are read. */
   beforeHandles = () => {};
   readonly told: Orphan[] = [];
+  readonly cleaned: string[] = [];
   readonly deleted: string[] = [];
   readonly gauge = new Map<string, number>();
   cleaned = 0;
@@ -67,6 +68,7 @@ class World {
       grace: HOUR,
       now: () => this.now,
       told: (orphan) => void this.told.push(orphan),
+      cleaned: ({ id }) => void this.cleaned.push(id),
       metrics: {
         orphans: { set: ({ kind }, value) => void this.gauge.set(kind, value) },
         orphansCleaned: { inc: () => void this.cleaned++ },
