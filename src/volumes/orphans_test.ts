@@ -45,7 +45,7 @@ class World {
   /** Called before the PVs are read. */
   beforeHandles = () => {};
   readonly told: Orphan[] = [];
-  readonly cleaned: string[] = [];
+  readonly goodbyes: string[] = [];
   readonly deleted: string[] = [];
   readonly gauge = new Map<string, number>();
   cleaned = 0;
@@ -68,7 +68,7 @@ class World {
       grace: HOUR,
       now: () => this.now,
       told: (orphan) => void this.told.push(orphan),
-      cleaned: ({ id }) => void this.cleaned.push(id),
+      cleaned: ({ id }) => void this.goodbyes.push(id),
       metrics: {
         orphans: { set: ({ kind }, value) => void this.gauge.set(kind, value) },
         orphansCleaned: { inc: () => void this.cleaned++ },
@@ -208,6 +208,7 @@ Deno.test("Orphans.check() deletes what this very cluster made when told to, tel
       const expected = [told, action === "delete" ? deleted : 0];
       assertEquals([world.told.length, world.deleted.length], expected, `${what}, ${action}`);
       assertEquals(world.cleaned, expected[1]);
+      assertEquals(world.goodbyes.length, expected[1]);
       assertEquals(world.gauge.get("disk"), (expected[0] ?? 0) - (expected[1] ?? 0));
     }
   }
