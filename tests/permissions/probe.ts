@@ -8,6 +8,9 @@ import { dropPermissions } from "../../src/permissions.ts";
 
 const [mode = "", folder = "", drop] = Deno.args;
 
+/** It is there, and the process is told that it is not. */
+const HIDDEN = "hidden";
+
 const attempts: Record<string, () => unknown> = {
   "read own": () => Deno.readTextFileSync(`${folder}/own`),
   "write own": () => Deno.writeTextFileSync(`${folder}/own`, "x"),
@@ -15,7 +18,7 @@ const attempts: Record<string, () => unknown> = {
   "write /var/tmp": () => Deno.writeTextFileSync("/var/tmp/rds-csi-permission-probe", "x"),
   "run true": () => new Deno.Command("true").outputSync(),
   "run mount": () => new Deno.Command("mount", { args: ["--version"], stdout: "null" }).outputSync(),
-  "read HOME": () => Deno.env.get("HOME") ?? "hidden",
+  "read HOME": () => Deno.env.get("HOME") ?? HIDDEN,
   "read CSI_MANAGED_NQN_PREFIX": () => Deno.env.get("CSI_MANAGED_NQN_PREFIX"),
   "read /proc": () => Deno.readTextFileSync("/proc/1/mountinfo"),
   "ffi": () => Deno.dlopen("libc.so.6", {}),
@@ -25,8 +28,7 @@ if (drop) dropPermissions(mode as Mode);
 const outcome: Record<string, string> = {};
 for (const [what, attempt] of Object.entries(attempts)) {
   try {
-    attempt();
-    outcome[what] = "done";
+    outcome[what] = attempt() === HIDDEN ? HIDDEN : "done";
   } catch (error) {
     outcome[what] = error instanceof Deno.errors.NotCapable ? "refused" : `failed: ${error}`;
   }
