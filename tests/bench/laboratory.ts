@@ -1,7 +1,7 @@
 import { Controller } from "../../proto/gen/csi_pb.ts";
 import { type Client, connect } from "../../src/csi/rpc.ts";
 import { NODE_ID, PREFIX, startController } from "../lab/driver.ts";
-import { TextLineStream } from "../lab/lines.ts";
+import { TextLineStream } from "../../src/runtime/lines.ts";
 import { type LabProcess, startProcess } from "../lab/process.ts";
 
 /** How much is to be done, and until when. */

@@ -1,7 +1,7 @@
 import { Commands } from "../../src/runtime/command.ts";
 import type { GoModule, GoTool } from "./go_tools.ts";
 import { print } from "./layer.ts";
-import { TextLineStream } from "./lines.ts";
+import { TextLineStream } from "../../src/runtime/lines.ts";
 
 const commands = new Commands();
 

@@ -1,7 +1,7 @@
 import { Identity } from "../../proto/gen/csi_pb.ts";
 import { connect } from "../../src/csi/rpc.ts";
 import { Deadline, poll } from "../../src/runtime/deadline.ts";
-import { TextLineStream } from "./lines.ts";
+import { TextLineStream } from "../../src/runtime/lines.ts";
 import { fromFileUrl, project } from "./project.ts";
 
 /** How one of the driver's processes is started. */

@@ -1,5 +1,5 @@
 import { Deadline, poll } from "../../../src/runtime/deadline.ts";
-import { TextLineStream } from "../lines.ts";
+import { TextLineStream } from "../../../src/runtime/lines.ts";
 import type { Kind, KubeObject, Ref } from "./objects.ts";
 
 /** An answer of the API server that says no. */

@@ -1,4 +1,4 @@
-import { TextLineStream } from "../lines.ts";
+import { TextLineStream } from "../../../src/runtime/lines.ts";
 
 /** How a program is started. */
 export interface ProgramOptions {

@@ -1,4 +1,4 @@
-import { TextLineStream } from "../lines.ts";
+import { TextLineStream } from "../../../src/runtime/lines.ts";
 
 interface Running {
   path: string;
