@@ -9,6 +9,9 @@ const AT = "rds.csi.srvlab.io/attached-at";
 /** The NQN of an export that a node may still write to: it is cut off when the last node that works with it has left. */
 const OWED = "rds.csi.srvlab.io/fence-owed";
 
+/** An NQN that nobody knows. */
+const ANY = "any";
+
 /** Tries of one change while others change the PV too. */
 const TRIES = 5;
 
@@ -17,7 +20,7 @@ interface Wanted {
   [NODE]?: string | undefined;
   [AT]?: string | undefined;
   [OWED]?: string | undefined;
-  [RESET]?: undefined;
+  [RESET]?: string | undefined;
 }
 
 /** The driver's annotations on PVs. Those of attachments are for people and never read back; a fence that is owed is. */
@@ -33,10 +36,11 @@ export class Annotations {
    * @throws whatever else the API server answers; {@linkcode Conflict} when it never held still
    */
   async show(pv: string, nodes: readonly { nodeId: string; since: number }[], signal: AbortSignal): Promise<void> {
-    await this.#write(pv, {
+    const shown = {
       [NODE]: nodes.map(({ nodeId }) => nodeId).join(",") || undefined,
       [AT]: nodes.map(({ since }) => new Date(since).toISOString()).join(",") || undefined,
-    }, signal);
+    };
+    await this.#write(pv, () => shown, signal);
   }
 
   /** The NQN that a fence is owed for, as it is written now. */
@@ -44,21 +48,34 @@ export class Annotations {
     return (await this.#find(pv, signal))?.metadata.annotations?.[OWED];
   }
 
-  /** Notes that a fence is owed, or (undefined) that it is no longer. */
+  /**
+   * Notes that whoever was told this NQN has to be cut off; `undefined`: it is not known what they were told. With two
+   * different ones nobody can say which is the later.
+   */
   async owe(pv: string, nqn: string | undefined, signal: AbortSignal): Promise<void> {
-    await this.#write(pv, { [OWED]: nqn }, signal);
+    await this.#write(
+      pv,
+      ({ [OWED]: before }) => ({ [OWED]: before === undefined ? nqn ?? ANY : before === nqn ? nqn : ANY }),
+      signal,
+    );
+  }
+
+  /** Takes a note away, unless it is another one by now. */
+  async paid(pv: string, note: string, signal: AbortSignal): Promise<void> {
+    await this.#write(pv, ({ [OWED]: now }) => now === note ? { [OWED]: undefined } : {}, signal);
   }
 
   /** Takes away what asks the node to try again. */
   async forgetReset(pv: string, signal: AbortSignal): Promise<void> {
-    await this.#write(pv, { [RESET]: undefined }, signal);
+    await this.#write(pv, () => ({ [RESET]: undefined }), signal);
   }
 
-  async #write(name: string, wanted: Wanted, signal: AbortSignal): Promise<void> {
+  /** @param wanted from what is there now; asked again when somebody else was quicker */
+  async #write(name: string, wanted: (have: Wanted) => Wanted, signal: AbortSignal): Promise<void> {
     for (let tries = 1;; tries++) {
       const pv = await this.#find(name, signal);
-      const have = pv?.metadata.annotations ?? {};
-      const changed = Object.entries(wanted).filter(([key, value]) => have[key] !== value);
+      const have: Record<string, string | undefined> = pv?.metadata.annotations ?? {};
+      const changed = Object.entries(wanted(have)).filter(([key, value]) => have[key] !== value);
       if (!pv || changed.length === 0) return;
       const annotations = Object.fromEntries(changed.map(([key, value]) => [key, value ?? null]));
       const { resourceVersion } = pv.metadata;

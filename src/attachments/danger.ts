@@ -9,6 +9,15 @@ export interface NodeObject extends KubeObject {
 
 const OUT_OF_SERVICE = "node.kubernetes.io/out-of-service";
 
+/** Why a node may be lost, with whatever it runs; undefined when it is well. @param node undefined: there is none */
+export function whyLost(node: NodeObject | undefined): string | undefined {
+  if (!node) return "the node is gone from Kubernetes";
+  const taints = node.spec?.taints ?? [];
+  if (taints.some(({ key }) => key === OUT_OF_SERVICE)) return `the node has the taint ${OUT_OF_SERVICE}`;
+  const ready = node.status?.conditions?.find(({ type }) => type === "Ready");
+  return ready?.status === "True" ? undefined : `the node is not Ready (${ready?.status ?? "it does not say"})`;
+}
+
 /**
  * Why a node may still write to a volume that Kubernetes takes away from it; undefined when it has let go in good order.
  * Kubernetes detaches after six minutes from a node that is missing or not Ready, whether it has unmounted or not, and the
@@ -19,12 +28,9 @@ export function whyDangerous(
   node: NodeObject | undefined,
   volume: { driver: string; handle: string },
 ): string | undefined {
-  if (!node) return "the node is gone from Kubernetes";
-  const taints = node.spec?.taints ?? [];
-  if (taints.some(({ key }) => key === OUT_OF_SERVICE)) return `the node has the taint ${OUT_OF_SERVICE}`;
-  const ready = node.status?.conditions?.find(({ type }) => type === "Ready");
-  if (ready?.status !== "True") return `the node is not Ready (${ready?.status ?? "it does not say"})`;
-  const inUse = node.status?.volumesInUse?.includes(`kubernetes.io/csi/${volume.driver}^${volume.handle}`);
+  const why = whyLost(node);
+  if (why !== undefined) return why;
+  const inUse = node?.status?.volumesInUse?.includes(`kubernetes.io/csi/${volume.driver}^${volume.handle}`);
   return inUse ? "the node still lists the volume in status.volumesInUse" : undefined;
 }
 

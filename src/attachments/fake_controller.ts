@@ -4,7 +4,8 @@ import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { ATTACHMENTS, type FakeApi, FakeKube, NODES, PVS } from "./fake_api.ts";
 import type { FakeClock } from "./fake_clock.ts";
 import type { NodeObject } from "./danger.ts";
-import { type Fence, KubernetesAttachments, type KubernetesAttachmentsOptions } from "./kubernetes.ts";
+import { KubernetesAttachments, type KubernetesAttachmentsOptions } from "./kubernetes.ts";
+import type { Fence } from "./release.ts";
 import type { PvObject, VolumeAttachmentObject } from "./objects.ts";
 import { View } from "./view.ts";
 

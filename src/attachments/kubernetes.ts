@@ -1,23 +1,17 @@
 import type { Kube } from "../kube/client.ts";
 import type { Events } from "../kube/events.ts";
-import { Busy, FailedPrecondition, messageOf, NotFound } from "../runtime/errors.ts";
+import { Busy, FailedPrecondition, NotFound } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { Annotations } from "./annotations.ts";
 import type { Attachments } from "./attachments.ts";
-import { atWork, type NodeObject, whyDangerous } from "./danger.ts";
+import { whyLost } from "./danger.ts";
 import { type AccessMode, decide, type Request } from "./decide.ts";
 import type { MachineLock } from "./machine_lock.ts";
 import type { Pv } from "./objects.ts";
-import { tellerOf } from "./tell.ts";
-import type { Seen, View } from "./view.ts";
-
-/** What cuts a node off from a volume that may still write to it; undefined where nothing had to be cut. */
-export type Fence = (
-  volumeId: string,
-  heldNqn: string | undefined,
-  signal: AbortSignal,
-) => Promise<{ from: string; to: string } | undefined>;
+import { type Fence, findNode, Release } from "./release.ts";
+import { type Tell, tellerOf } from "./tell.ts";
+import { attachmentPath, type Seen, type View } from "./view.ts";
 
 /** Settings of {@linkcode KubernetesAttachments}. */
 export interface KubernetesAttachmentsOptions {
@@ -36,6 +30,13 @@ export interface KubernetesAttachmentsOptions {
   now: () => number;
 }
 
+/** A volume's attachments, the request's own, and whether it is given to the node now. */
+interface Decided {
+  all: readonly Seen[];
+  own: Seen;
+  isNew: boolean;
+}
+
 /** Milliseconds that the watch has to show the attachment that a request is for, before the request is sent away. */
 const PATIENCE = 5000;
 
@@ -43,12 +44,14 @@ const PATIENCE = 5000;
 export class KubernetesAttachments implements Attachments {
   readonly #options: KubernetesAttachmentsOptions;
   readonly #annotations: Annotations;
-  readonly #tell: ReturnType<typeof tellerOf>;
+  readonly #tell: Tell;
+  readonly #release: Release;
 
   constructor(options: KubernetesAttachmentsOptions) {
     this.#options = options;
     this.#annotations = new Annotations(options.kube);
     this.#tell = tellerOf(options.events, options.view);
+    this.#release = new Release({ ...options, annotations: this.#annotations, tell: this.#tell });
   }
 
   async attach<T>(
@@ -60,7 +63,7 @@ export class KubernetesAttachments implements Attachments {
     return await this.#counted("attach", this.#options.metrics.attaches, async () => {
       const { view } = this.#options;
       const { nodeId } = request;
-      if (!await this.#node(nodeId, signal)) {
+      if (!await findNode(this.#options.kube, nodeId, signal)) {
         throw new NotFound(
           `Kubernetes has no node '${nodeId}': was it removed, or does --node-id differ from its name?`,
         );
@@ -81,11 +84,11 @@ export class KubernetesAttachments implements Attachments {
   async detach(volumeId: string, nodeId: string | undefined, signal: AbortSignal): Promise<void> {
     await this.#counted("detach", this.#options.metrics.detaches, async () => {
       const { view } = this.#options;
-      const all = await this.#known(volumeId, signal);
+      await this.#known(volumeId, signal);
+      const all = nodeId === undefined ? await view.current(volumeId, signal) : view.of(volumeId);
       const leaving = nodeId === undefined ? [...new Set(all.map((each) => each.nodeId))] : [nodeId];
       const pv = view.pv(volumeId);
-      for (const each of leaving) await this.#release(volumeId, { nodeId: each, leaving, pv }, signal);
-      if (atWork(all, leaving, pv?.mode ?? "single").length === 0) await this.#cutOwed(volumeId, pv, signal);
+      await this.#release.letGo(volumeId, leaving, signal);
       const rest = all.filter((each) => each.attached && !leaving.includes(each.nodeId));
       await this.#show(pv, rest, signal).catch((error) =>
         log.warn("the annotations of a PV still show a node that has left", { volumeId, pv: pv?.name, error })
@@ -108,14 +111,14 @@ export class KubernetesAttachments implements Attachments {
     prepare: (alone: boolean) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    const { all } = await this.#decide(volumeId, request, signal);
+    const { all, isNew: isFirst } = await this.#decide(volumeId, request, signal);
     const alone = all.every(({ nodeId }) => nodeId === request.nodeId);
     const pv = this.#options.view.pv(volumeId);
-    if (alone) await this.#cutOwed(volumeId, pv, signal);
+    if (alone && isFirst) await this.#release.beforeGrant(volumeId, request.nodeId, signal);
     const prepared = await prepare(alone);
     await this.#show(pv, all.filter(({ nodeId, attached }) => attached || nodeId === request.nodeId), signal);
     // Again, so that no time lies between what was seen and the answer.
-    const { own, isNew } = await this.#decide(volumeId, request, signal).catch(async (error) => {
+    const { own, isNew } = await this.#decideAgain(volumeId, request, { alone, signal }).catch(async (error) => {
       await this.#show(pv, all.filter(({ attached }) => attached), signal).catch(() => {});
       throw error;
     });
@@ -126,15 +129,28 @@ export class KubernetesAttachments implements Attachments {
     return prepared;
   }
 
+  /** One that has come to be alone in between begins anew: what is owed by those who left is made up for first. */
+  async #decideAgain(
+    volumeId: string,
+    request: Request,
+    { alone, signal }: { alone: boolean; signal: AbortSignal },
+  ): Promise<Decided> {
+    const decided = await this.#decide(volumeId, request, signal);
+    if (alone || decided.all.length > 1) return decided;
+    throw new Busy(`${volumeId} waits for ${request.nodeId}: another node has just let go of it; try again`);
+  }
+
   /** @throws when the node may not have it, or not yet */
   async #decide(
     volumeId: string,
     request: Request,
     signal: AbortSignal,
-  ): Promise<{ all: readonly Seen[]; own: Seen; isNew: boolean }> {
+  ): Promise<Decided> {
     const { view, now, metrics } = this.#options;
-    const all = await this.#known(volumeId, signal);
     const { nodeId } = request;
+    await this.#known(volumeId, signal);
+    await this.#assertOwnIsSeen(volumeId, nodeId, signal);
+    const all = view.of(volumeId);
     const mode: AccessMode = view.pv(volumeId)?.mode === "multi" ? request.mode : "single";
     const decision = decide(all, { nodeId, mode }, now());
     if (decision.kind === "wait") throw new Busy(`${volumeId} waits for ${nodeId}: ${decision.why}`);
@@ -144,7 +160,42 @@ export class KubernetesAttachments implements Attachments {
       this.#tell(volumeId, "AttachmentConflict", message);
       throw new FailedPrecondition(message);
     }
-    return { all, own: all.find((each) => each.nodeId === nodeId) as Seen, isNew: decision.kind === "grant" };
+    const isNew = decision.kind === "grant";
+    if (isNew) await this.#assertNobodyIsLost(volumeId, all.filter((each) => each.nodeId !== nodeId), signal);
+    return { all, own: all.find((each) => each.nodeId === nodeId) as Seen, isNew };
+  }
+
+  /**
+   * A second node gets a volume only while the first one is well: a lost one may still write, and could not be cut off
+   * any more without cutting off the second.
+   */
+  async #assertNobodyIsLost(volumeId: string, others: readonly Seen[], signal: AbortSignal): Promise<void> {
+    for (const { nodeId } of others) {
+      const why = whyLost(await findNode(this.#options.kube, nodeId, signal));
+      if (why === undefined || !this.#options.fence) continue;
+      throw new FailedPrecondition(
+        `${volumeId} is attached to ${nodeId}, and ${why}: nobody else gets it until ${nodeId} is well again, or was cut ` +
+          "off when Kubernetes took the volume from it (after six minutes, or at once when you have switched it off and " +
+          `tainted it 'kubectl taint node ${nodeId} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute')`,
+      );
+    }
+  }
+
+  /**
+   * A watch that is behind may show an attachment of the node that is long gone and replaced: what others were given in
+   * between is then not shown either.
+   */
+  async #assertOwnIsSeen(volumeId: string, nodeId: string, signal: AbortSignal): Promise<void> {
+    const { view, kube } = this.#options;
+    const own = () => view.of(volumeId).find((each) => each.nodeId === nodeId);
+    const seen = own();
+    if (!seen) return;
+    const { metadata: { uid } } = await kube.get(attachmentPath(seen.name), { signal }).catch((error) => {
+      if (error instanceof NotFound) return { metadata: { uid: undefined } };
+      throw error;
+    });
+    if (uid === seen.uid || (uid && await view.until(() => own()?.uid === uid, PATIENCE, signal))) return;
+    throw new Busy(`${volumeId} waits for ${nodeId}: its attachment is not seen yet; it is granted once it is`);
   }
 
   async #known(volumeId: string, signal: AbortSignal): Promise<readonly Seen[]> {
@@ -152,78 +203,6 @@ export class KubernetesAttachments implements Attachments {
     view.assertFresh();
     await view.resolve(signal);
     return view.of(volumeId);
-  }
-
-  /** Lets one node go: one that may still write is cut off first, unless that would cut off others who are at work. */
-  async #release(
-    volumeId: string,
-    { nodeId, leaving, pv }: { nodeId: string; leaving: readonly string[]; pv: Pv | undefined },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { view, driver } = this.#options;
-    const why = whyDangerous(await this.#node(nodeId, signal), { driver, handle: pv?.handle ?? volumeId });
-    if (why === undefined) return;
-    const all = view.of(volumeId);
-    const nqn = all.find((each) => each.nodeId === nodeId)?.nqn;
-    const others = atWork(all, leaving, pv?.mode ?? "single");
-    if (others.length === 0) return await this.#cut(volumeId, { nodeId, why, nqn }, signal);
-    const names = others.map((each) => each.nodeId).join(" and ");
-    log.warn("a node that may still write is not cut off, because others use the volume", {
-      volumeId,
-      nodeId,
-      why,
-      names,
-    });
-    if (this.#options.fence && pv) await this.#annotations.owe(pv.name, nqn ?? "unknown", signal);
-    this.#options.metrics.fences.inc({ result: "owed" });
-    this.#tell(
-      volumeId,
-      "FenceSkipped",
-      `${nodeId} may still write to the volume (${why}) and is not cut off while ${names} uses it: it is when they have ` +
-        `left. Make sure that ${nodeId} is off`,
-    );
-  }
-
-  async #cut(
-    volumeId: string,
-    { nodeId, why, nqn }: { nodeId: string; why: string; nqn: string | undefined },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { fence, metrics } = this.#options;
-    if (!fence) {
-      metrics.fences.inc({ result: "off" });
-      const risk =
-        `${nodeId} may still write to the volume (${why}) and is not cut off, because of --fence=off: if it ` +
-        "comes back while another node has the volume, the data is damaged. Make sure that it is off";
-      log.warn(risk, { volumeId });
-      this.#tell(volumeId, "FenceSkipped", risk);
-      return;
-    }
-    try {
-      const fenced = await fence(volumeId, nqn, signal);
-      if (!fenced) return;
-      metrics.fences.inc({ result: "done" });
-      log.warn("a node was cut off from a volume", { volumeId, nodeId, why, ...fenced });
-      this.#tell(
-        volumeId,
-        "VolumeFenced",
-        `${nodeId} was cut off from the volume (${why}): its NQN is now ${fenced.to}`,
-      );
-    } catch (error) {
-      metrics.fences.inc({ result: "failed" });
-      this.#tell(volumeId, "FenceFailed", `${nodeId} (${why}) cannot be cut off from the volume: ${messageOf(error)}`);
-      throw error;
-    }
-  }
-
-  /** Cuts off whoever was let go while others were at work, now that nobody is. */
-  async #cutOwed(volumeId: string, pv: Pv | undefined, signal: AbortSignal): Promise<void> {
-    if (!pv || !this.#options.fence) return;
-    const nqn = await this.#annotations.owed(pv.name, signal);
-    if (nqn === undefined) return;
-    const owed = { nodeId: "a node that left earlier", why: "others were using the volume then" };
-    await this.#cut(volumeId, { ...owed, nqn: nqn === "unknown" ? undefined : nqn }, signal);
-    await this.#annotations.owe(pv.name, undefined, signal);
   }
 
   async #show(pv: Pv | undefined, attachments: readonly Seen[], signal: AbortSignal): Promise<void> {
@@ -239,16 +218,6 @@ export class KubernetesAttachments implements Attachments {
     const { machines, view } = this.#options;
     const claim = machines && view.pv(volumeId)?.claim;
     return claim && await machines.enter(volumeId, claim, signal);
-  }
-
-  /** The Node as it is now; undefined only when the API server says that there is none. */
-  async #node(name: string, signal: AbortSignal): Promise<NodeObject | undefined> {
-    try {
-      return await this.#options.kube.get<NodeObject>(`/api/v1/nodes/${encodeURIComponent(name)}`, { signal });
-    } catch (error) {
-      if (error instanceof NotFound) return undefined;
-      throw error;
-    }
   }
 
   async #counted<T>(

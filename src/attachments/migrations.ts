@@ -1,5 +1,5 @@
 import type { Events } from "../kube/events.ts";
-import { pause } from "../runtime/deadline.ts";
+import { abortable, pause } from "../runtime/deadline.ts";
 import { isRetriable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
@@ -111,8 +111,7 @@ export class Migrations {
   async #more(signal: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
-    signal.addEventListener("abort", () => resolve(), { once: true });
-    await promise;
+    await abortable(promise, signal).catch(() => {});
   }
 
   #look(key: string): void {

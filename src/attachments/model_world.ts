@@ -80,6 +80,7 @@ interface Rpc {
   from?: number;
   to?: number;
   told?: number;
+  isAlone?: boolean;
 }
 
 function indexOf({ nodeId }: { nodeId: string }): number {
@@ -232,6 +233,16 @@ export class World {
     }
   }
 
+  /** Where nobody else had it when a node was granted it, whoever had left before was to be cut off. */
+  #checkPaid(nodeId: string): void {
+    const left = this.#nodes.flatMap(({ session }, i) =>
+      session === this.#present && !this.#rows.has(`n${i}`) ? [`n${i}`] : []
+    );
+    if (left.length > 0) {
+      this.#wrong(`unpaid: ${nodeId} has it alone, and ${left.join(" and ")} can write`);
+    }
+  }
+
   #create(): void {
     const nodeId = `n${this.#pick(MOST_NODES)}`;
     if (this.#rows.has(nodeId)) return;
@@ -322,8 +333,8 @@ export class World {
       case "decide": {
         const kind = this.#decide(replica, rpc);
         if (kind === undefined) return undefined;
-        const isAlone = rpc.all.every(({ nodeId }) => nodeId === rpc.nodeId);
-        return isAlone && (kind === "grant" || !this.#rules.cutsAtGrantOnly) ? "owed" : "prepare";
+        rpc.isAlone = rpc.all.every(({ nodeId }) => nodeId === rpc.nodeId);
+        return rpc.isAlone && (kind === "grant" || !this.#rules.cutsAtGrantOnly) ? "owed" : "prepare";
       }
       case "release":
         return this.#release(replica, rpc);
@@ -427,6 +438,7 @@ export class World {
     const { uid, nodeId, told } = rpc;
     if (rpc.kind === "publish" && this.#decide(replica, rpc) === undefined) return;
     if (!this.#calm && this.#pick(8) === 0) return; // Nobody gets the answer.
+    const isAlone = rpc.isAlone === true;
     const at = this.#now + (this.#calm ? 0 : this.#pick(this.#pick(2) ? 1000 : PATCH));
     const mine = (row: Row | undefined) => row && (this.#rules.patchesByName || row.uid === uid) ? row : undefined;
     this.#later.push({
@@ -434,8 +446,10 @@ export class World {
       work: () => {
         const row = mine(this.#rows.get(nodeId));
         if (!row) return;
-        if (rpc.kind === "publish") this.#write({ ...row, attached: true, nqn: told });
-        else if (row.deleting && row.uid === uid) {
+        if (rpc.kind === "publish") {
+          this.#write({ ...row, attached: true, nqn: told });
+          if (isAlone) this.#checkPaid(nodeId);
+        } else if (row.deleting && row.uid === uid) {
           this.#rows.delete(nodeId);
           this.#log.push({ at: this.#now, uid: row.uid, row: undefined });
         }

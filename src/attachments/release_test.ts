@@ -1,20 +1,18 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { Unreachable } from "../runtime/errors.ts";
 import { atWork, type NodeObject, whyDangerous } from "./danger.ts";
-import { FakeApi } from "./fake_api.ts";
-import { FakeClock } from "./fake_clock.ts";
+import type { FakeApi } from "./fake_api.ts";
+import { holding } from "./fake_export.ts";
 import {
   annotationsOf,
   DRIVER,
   dropAttachment,
-  FakeController,
   ID,
   node,
   NODES,
   NQN,
   putAttachment,
   PV,
-  pv,
   PVS,
 } from "./fake_controller.ts";
 
@@ -59,46 +57,6 @@ Deno.test("atWork() takes claims for others at work, except where one that leave
   assertEquals(names(atWork([of("a", true), of("b", true)], ["a"], "single")), "b");
   assertEquals(names(atWork(all, ["a", "b"], "multi")), "");
 });
-
-/** A fence that counts generations up, and remembers what it was asked. */
-class FakeExport {
-  generation = 0;
-  readonly asked: (string | undefined)[] = [];
-  broken = false;
-
-  get nqn(): string {
-    return this.generation === 0 ? NQN : `${NQN}.g${this.generation}`;
-  }
-
-  /** As volumes/fence.ts: nothing to do where the node's generation is over. */
-  readonly fence = (_id: string, held: string | undefined) => {
-    this.asked.push(held);
-    if (this.broken) return Promise.reject(new Unreachable("RouterOS refuses"));
-    const generation = held === undefined ? this.generation : Number(held.split(".g")[1] ?? 0);
-    if (generation < this.generation) return Promise.resolve(undefined);
-    const from = this.nqn;
-    this.generation++;
-    return Promise.resolve({ from, to: this.nqn });
-  };
-}
-
-/** A volume with these nodes, which have it with the NQN of now. */
-async function holding(
-  nodes: string[],
-  work: (it: FakeController, disk: FakeExport, again: (nodeId: string) => Promise<string>) => Promise<void>,
-  more: { mode?: "single" | "multi"; off?: boolean } = {},
-): Promise<void> {
-  using clock = new FakeClock();
-  const [api, disk] = [new FakeApi(), new FakeExport()];
-  const { mode = nodes.length > 1 ? "multi" : "single" } = more;
-  api.put(PVS, pv(PV, { modes: [mode === "multi" ? "ReadWriteMany" : "ReadWriteOnce"] }));
-  for (const name of ["a", "b", "c"]) api.put(NODES, node(name));
-  for (const [index, name] of nodes.entries()) putAttachment(api, name, { nqn: NQN, created: 1000 * index });
-  const it = await new FakeController(api, clock, { fence: more.off ? undefined : disk.fence }).start();
-  const again = (nodeId: string) => it.attach(nodeId, { mode, prepare: () => Promise.resolve(disk.nqn) });
-  await work(it, disk, again);
-  await it.stop();
-}
 
 const dangers: [string, (api: FakeApi) => void][] = [
   ["the node is gone", (api) => api.remove(NODES, "a")],
@@ -200,82 +158,5 @@ Deno.test("detach() of all cuts off once for all of them that are dangerous", as
     it.api.remove(NODES, "b");
     await it.detach(undefined);
     assertEquals(disk.generation, 1);
-  });
-});
-
-Deno.test("DEFECT: attach() again for a node that has the volume must not cut it off for a fence owed to another", async () => {
-  await holding(["a", "b"], async (it, disk, again) => {
-    it.api.put(NODES, node("a", { ready: "Unknown" }));
-    await it.detach("a");
-    dropAttachment(it.api, "a");
-    // The attacher compares with ListVolumes every minute and publishes again where it sees a difference.
-    await again("b");
-    assertEquals(disk.nqn, NQN, "b, which works with the volume, was cut off");
-  });
-});
-
-Deno.test("DEFECT: a node that asked for the volume in vain and leaves owes no fence", async () => {
-  await holding(["a", "b"], async (it) => {
-    putAttachment(it.api, "c", { created: 9000 });
-    it.api.put(NODES, node("c", { ready: "Unknown" }));
-    await it.detach("c");
-    assertEquals(annotationsOf(it.api)["fence-owed"], undefined, "c never had it, and b or a will be cut off for it");
-  });
-});
-
-Deno.test("DEFECT: a fence that was begun and not answered is made up for by the next detach, though the node is well again", async () => {
-  await holding(["a"], async (it, disk) => {
-    it.api.put(NODES, node("a", { ready: "Unknown" }));
-    disk.broken = true; // RouterOS got it, and may do it later.
-    await assertRejects(() => it.detach("a"), Unreachable);
-    disk.broken = false;
-    it.api.put(NODES, node("a"));
-    await it.detach("a");
-    assertEquals(disk.generation, 1, "the late fence would cut off the next node, which is told the old NQN");
-  });
-});
-
-Deno.test("DEFECT: making up for one fence leaves the note of another that came in between", async () => {
-  await holding(["b"], async (it, disk) => {
-    const owed = (nqn: string) =>
-      it.api.change(PVS, PV, ({ metadata }) => metadata.annotations = { "rds.csi.srvlab.io/fence-owed": nqn });
-    owed(NQN);
-    const { fence } = disk;
-    let first = true;
-    it.kube.after = (verb, path) => {
-      if (!first || disk.generation !== 1 || verb !== "GET" || !path.startsWith(PVS)) return;
-      first = false;
-    };
-    Object.assign(disk, { fence });
-    const before = it.kube.before;
-    it.kube.before = (verb, path) => {
-      // Another replica lets a node go that has the new NQN, after this one's fence and before it takes its note away.
-      if (first && disk.generation === 1 && verb === "GET" && path.startsWith(PVS)) owed(`${NQN}.g1`), first = false;
-      return before(verb, path);
-    };
-    await it.detach("b");
-    assertEquals(annotationsOf(it.api)["fence-owed"], `${NQN}.g1`, "a node that may still write was forgotten");
-  }, { mode: "multi" });
-});
-
-Deno.test("DEFECT: attach() takes no attachment that its watch still shows for the new one of the same node", async () => {
-  await holding(["b"], async (it, _disk, again) => {
-    it.kube.hold();
-    dropAttachment(it.api, "b"); // Detached by the other replica,
-    putAttachment(it.api, "a", { nqn: NQN, created: 5000 }); // which then gave it to a.
-    putAttachment(it.api, "b", { uid: "new", created: 6000 });
-    // This replica has seen none of it yet, and is asked by its attacher, whose watch is another one.
-    await assertRejects(() => again("b"), Error, "", "b was granted a volume that a has");
-  }, { mode: "single" });
-});
-
-Deno.test("DEFECT: detach() goes by the NQN that the node has, not by one that its watch still shows", async () => {
-  await holding(["a"], async (it, disk) => {
-    it.kube.hold();
-    disk.generation = 1;
-    putAttachment(it.api, "a", { uid: "new", nqn: `${NQN}.g1`, created: 5000 }); // Came back, by way of the other replica.
-    it.api.remove(NODES, "a");
-    await it.detach("a");
-    assertEquals(disk.generation, 2, "a can still write");
   });
 });

@@ -11,11 +11,11 @@ export function aboutOf(view: Pick<View, "pv">, volumeId: string): About | undef
   return { apiVersion: "v1", kind: "PersistentVolumeClaim", namespace, name, ...(uid ? { uid } : {}) };
 }
 
-/** What tells of a volume in an event. */
-export function tellerOf(
-  events: Pick<Events, "post">,
-  view: Pick<View, "pv">,
-): (volumeId: string, reason: Reason, message: string) => void {
+/** Tells of a volume in an event. */
+export type Tell = (volumeId: string, reason: Reason, message: string) => void;
+
+/** What tells people of volumes where they look for it. */
+export function tellerOf(events: Pick<Events, "post">, view: Pick<View, "pv">): Tell {
   return (volumeId, reason, message) => {
     const about = aboutOf(view, volumeId);
     if (about) events.post({ about, reason, message });

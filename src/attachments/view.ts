@@ -3,7 +3,14 @@ import { Watched } from "../kube/watched.ts";
 import { abortable, Deadline } from "../runtime/deadline.ts";
 import { NotFound, Unreachable } from "../runtime/errors.ts";
 import type { Attachment } from "./decide.ts";
-import { attachmentOf, type Pv, type PvObject, pvOf, type VolumeAttachment } from "./objects.ts";
+import {
+  attachmentOf,
+  type Pv,
+  type PvObject,
+  pvOf,
+  type VolumeAttachment,
+  type VolumeAttachmentObject,
+} from "./objects.ts";
 
 /** An attachment as it is known. */
 export interface Seen extends Attachment, VolumeAttachment {}
@@ -23,7 +30,8 @@ export interface ViewOptions {
 export const LONGEST_BEHIND = 90_000;
 
 export const pvPath = (name = ""): string => `/api/v1/persistentvolumes${name && `/${encodeURIComponent(name)}`}`;
-const ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments";
+export const attachmentPath = (name = ""): string =>
+  `/apis/storage.k8s.io/v1/volumeattachments${name && `/${encodeURIComponent(name)}`}`;
 
 /**
  * Who has what and who asks for what, as the API server's log has shown it so far: VolumeAttachments are the only source,
@@ -44,13 +52,16 @@ export class View {
   readonly #looked = new Map<string, Pv>();
   readonly #listeners = new Set<(key: string) => void>();
   #started = false;
+  /** The list that is under way, and the one after it. */
+  #listing: Promise<unknown> = Promise.resolve();
+  #next: Promise<VolumeAttachment[]> | undefined;
 
   constructor(options: ViewOptions) {
     this.#options = options;
     const { kube, driver, now } = options;
     this.#attachments = new Watched({
       kube,
-      path: ATTACHMENTS,
+      path: attachmentPath(),
       keep: (object) => attachmentOf(object, driver),
       changed: (name, after, before) => this.#onAttachment(name, after, before),
       now,
@@ -71,9 +82,8 @@ export class View {
    */
   async start(signal: AbortSignal, first: AbortSignal): Promise<void> {
     await this.#attachments.start(signal, first);
-    await this.#pvs.start(signal, first);
-    this.#unknown.clear();
     this.#started = true;
+    await this.#pvs.start(signal, first);
   }
 
   /** Settles when nothing is watched any more. */
@@ -104,10 +114,35 @@ export class View {
   /** All attachments of a volume, the oldest first. Never null. */
   of(volumeId: string): readonly Seen[] {
     const names = this.#byKey.get(this.#options.keyOf(volumeId)) ?? [];
-    const seen = [...names].flatMap((name) => {
-      const attachment = this.#attachments.objects.get(name);
-      return attachment ? [{ ...attachment, seen: this.#firstSeen.get(attachment.uid) ?? this.#options.now() }] : [];
-    });
+    return this.#inOrder([...names].flatMap((name) => this.#attachments.objects.get(name) ?? []));
+  }
+
+  /**
+   * All attachments of a volume as they are at this moment, from a quorum, in bulk: dear, and needed only where a watch
+   * that is a little behind would do harm. Those who ask while a list is under way share the next one.
+   */
+  async current(volumeId: string, signal: AbortSignal): Promise<readonly Seen[]> {
+    await this.resolve(signal);
+    const key = this.#options.keyOf(volumeId);
+    const all = await abortable(this.#next ??= this.#listAnew(), signal);
+    return this.#inOrder(all.filter((attachment) => this.#keyOf(attachment) === key));
+  }
+
+  async #listAnew(): Promise<VolumeAttachment[]> {
+    await this.#listing.catch(() => {});
+    this.#next = undefined;
+    const all: VolumeAttachment[] = [];
+    const { kube, driver } = this.#options;
+    await (this.#listing = kube.list<VolumeAttachmentObject>(attachmentPath(), (object) => {
+      const attachment = readable(object, driver);
+      if (attachment) all.push(attachment);
+    }));
+    return all;
+  }
+
+  #inOrder(attachments: readonly VolumeAttachment[]): Seen[] {
+    const { now } = this.#options;
+    const seen = attachments.map((each) => ({ ...each, seen: this.#firstSeen.get(each.uid) ?? now() }));
     // Creation times are whole seconds: within one, who was seen first was first.
     return seen.sort((a, b) => a.created - b.created || a.seen - b.seen || (a.uid < b.uid ? -1 : 1));
   }
@@ -196,11 +231,15 @@ export class View {
     for (const name of [...this.#byPv.get(pv) ?? []]) this.#file(name, this.#attachments.objects.get(name));
   }
 
-  /** Files an attachment under its volume: as its PV says, else its publish context, else the PV's name. */
+  /** Of which volume it is: as its PV says, else its publish context, else the PV's name. */
+  #keyOf({ pv, volumeId }: VolumeAttachment): string {
+    return this.#options.keyOf(this.#pv(pv)?.handle ?? volumeId ?? pv);
+  }
+
+  /** Files an attachment under its volume. */
   #file(name: string, attachment: VolumeAttachment | undefined): void {
     const before = this.#keys.get(name);
-    const id = attachment && (this.#pv(attachment.pv)?.handle ?? attachment.volumeId ?? attachment.pv);
-    const key = id === undefined ? undefined : this.#options.keyOf(id);
+    const key = attachment && this.#keyOf(attachment);
     if (before !== undefined && before !== key) remove(this.#byKey, before, name);
     if (key === undefined) this.#keys.delete(name);
     else {
@@ -223,4 +262,13 @@ function remove(index: Map<string, Set<string>>, key: string, name: string): voi
   const names = index.get(key);
   names?.delete(name);
   if (names?.size === 0) index.delete(key);
+}
+
+/** One that cannot be read is left out, as by the watch, which has said so. */
+function readable(object: VolumeAttachmentObject, driver: string): VolumeAttachment | undefined {
+  try {
+    return attachmentOf(object, driver);
+  } catch {
+    return undefined;
+  }
 }

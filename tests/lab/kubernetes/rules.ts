@@ -7,14 +7,14 @@ function rule(group: string, resources: string, verbs: string): Rule {
 /** What the driver's controller and its sidecars may do in the whole cluster: the rules of their ClusterRole. */
 export const clusterRules: readonly Rule[] = [
   rule("", "persistentvolumes", "get list watch create patch delete"),
-  rule("", "persistentvolumeclaims", "get list watch update"),
+  rule("", "persistentvolumeclaims", "list watch"),
   rule("", "persistentvolumeclaims/status", "patch"),
-  rule("", "events", "list watch create update patch"),
+  rule("", "events", "create patch"),
   rule("", "nodes", "get"),
   rule("", "pods", "list"),
   // The cluster's own id is that of this namespace.
   { ...rule("", "namespaces", "get"), resourceNames: ["kube-system"] },
-  rule("storage.k8s.io", "storageclasses csinodes volumeattributesclasses", "get list watch"),
+  rule("storage.k8s.io", "storageclasses csinodes", "list watch"),
   rule("storage.k8s.io", "volumeattachments", "get list watch patch"),
   rule("storage.k8s.io", "volumeattachments/status", "patch"),
 ];
