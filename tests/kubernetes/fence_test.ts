@@ -14,6 +14,7 @@ import {
   makeClaim,
   metricOf,
   reasonsOf,
+  refused,
   removeClaim,
   removeNode,
   setReady,
@@ -85,7 +86,7 @@ for (const [number, danger] of dangers.entries()) {
     assertEquals(nqnOf(cluster, id), `${nqn}.g1`);
     assert(!cluster.simulator.state().exports.includes(nqn));
     await auditor.assertSound();
-    const event = await eventOf(cluster, claim, "node-a was cut off");
+    const event = await eventOf(cluster, claim, "was cut off from the volume");
     assertMatch(event.message ?? "", danger.why);
     await danger.end(cluster);
     await detach(cluster, `${claim}-b`);
@@ -151,6 +152,25 @@ scenario(
     await detach(cluster, "owed-c");
     assertEquals(nqnOf(cluster, id), `${nqn}.g1`);
     await removeClaim(cluster, "owed");
+  },
+);
+
+scenario(
+  "a machine's second node gets nothing while the first is lost, and then a volume that the first is cut off from",
+  async (cluster) => {
+    await makeClaim(cluster, "failover", { accessModes: ["ReadWriteMany"], volumeMode: "Block" });
+    const { name, id } = await bound(cluster, "failover");
+    const nqn = nqnOf(cluster, id);
+    await attach(cluster, "failover-a", { node: "node-a", volume: name });
+    await attached(cluster, "failover-a");
+    await setReady(cluster, "node-a", false);
+    await attach(cluster, "failover-b", { node: "node-b", volume: name });
+    assertMatch(await refused(cluster, "failover-b"), /attached to node-a, and the node is not Ready.*out-of-service/);
+    await detach(cluster, "failover-a");
+    assertEquals((await attached(cluster, "failover-b"))["nvme_nqn"], `${nqn}.g1`);
+    await setReady(cluster, "node-a", true);
+    await detach(cluster, "failover-b");
+    await removeClaim(cluster, "failover");
   },
 );
 
