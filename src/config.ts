@@ -164,7 +164,7 @@ export const settings = {
   orphans: setting(
     "orphans",
     oneOf("report", "delete", "off"),
-    "What is done about disks and files on RouterOS that no PersistentVolume names. Only disks that this cluster made are ever deleted.",
+    "What is done about disks and files on RouterOS that no PersistentVolume names. With delete, disks that this cluster made go one grace period after they were reported: also those whose PV with the policy Retain was deleted to be made again, and those whose PVs an old backup of etcd does not know.",
     { ...controller, default: "report" },
   ),
   orphanCheckInterval: setting("orphan-check-interval", duration, "Between two looks for orphans.", {
@@ -174,7 +174,7 @@ export const settings = {
   orphanGracePeriod: setting(
     "orphan-grace-period",
     duration,
-    "Least time from the first sighting of an orphan to its report; it must have been seen twice, too.",
+    "Least time from the first sighting of an orphan to its report (it must have been seen twice, too), and from its report to its deletion.",
     { ...controller, default: "1h" },
   ),
   resetLifetime: setting(

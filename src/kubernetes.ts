@@ -95,6 +95,7 @@ export async function startKubernetes(
   metrics.observe({
     attachmentsAttached: () => view.count().attached,
     attachmentsClaimed: () => view.count().claims,
+    fencesOwed: () => [...view.pvs()].filter(({ owesFence }) => owesFence).length,
     watchAge: () => view.age / 1000,
     activeMigrations: () => migrations.active,
     leads: () => lease.isLeader,

@@ -1,13 +1,11 @@
 import type { Kube, KubeObject } from "../kube/client.ts";
 import { Conflict } from "../kube/errors.ts";
 import { NotFound } from "../runtime/errors.ts";
-import { RESET } from "./objects.ts";
+import { OWED, RESET } from "./objects.ts";
 import { pvPath } from "./view.ts";
 
 const NODE = "rds.csi.srvlab.io/attached-node";
 const AT = "rds.csi.srvlab.io/attached-at";
-/** The NQN of an export that a node may still write to: it is cut off when the last node that works with it has left. */
-const OWED = "rds.csi.srvlab.io/fence-owed";
 
 /** An NQN that nobody knows. */
 const ANY = "any";

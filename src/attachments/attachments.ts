@@ -24,8 +24,12 @@ export interface Attachments {
    * @throws {Unreachable} when a node that may still write to it could not be cut off
    */
   detach(volumeId: string, nodeId: string | undefined, signal: AbortSignal): Promise<void>;
-  /** The nodes that have it, longest first. Never null. */
+  /** The nodes that have it, longest first. Never null. @throws {Unreachable} when nobody can say */
   holders(volumeId: string): readonly string[];
-  /** The nodes that have it or have asked for it, and may have it already. Never null. */
-  askers(volumeId: string): readonly string[];
+  /**
+   * The nodes that have it or have asked for it, and may have it already, as it is at this moment: for what must not be
+   * done to a volume that anybody has. Never null.
+   * @throws {Unreachable} when nobody can say
+   */
+  askers(volumeId: string, signal: AbortSignal): Promise<readonly string[]>;
 }

@@ -23,13 +23,16 @@ export function whyLost(node: NodeObject | undefined): string | undefined {
  * Kubernetes detaches after six minutes from a node that is missing or not Ready, whether it has unmounted or not, and the
  * kubelet lists in `volumesInUse` what is mounted.
  * @param node the Node as it is now; undefined when the API server says that there is none
+ * @param volume.since when the node's attachment was made, by the API server's clock
  */
 export function whyDangerous(
   node: NodeObject | undefined,
-  volume: { driver: string; handle: string },
+  volume: { driver: string; handle: string; since?: number | undefined },
 ): string | undefined {
   const why = whyLost(node);
   if (why !== undefined) return why;
+  const born = Date.parse(node?.metadata.creationTimestamp ?? "");
+  if (volume.since && born > volume.since) return "the node was made anew under its name since it was given the volume";
   const inUse = node?.status?.volumesInUse?.includes(`kubernetes.io/csi/${volume.driver}^${volume.handle}`);
   return inUse ? "the node still lists the volume in status.volumesInUse" : undefined;
 }

@@ -35,6 +35,8 @@ interface Decided {
   all: readonly Seen[];
   own: Seen;
   isNew: boolean;
+  /** Nobody else has the volume, and this node has not had it either. */
+  alone: boolean;
 }
 
 /** Milliseconds that the watch has to show the attachment that a request is for, before the request is sent away. */
@@ -93,16 +95,19 @@ export class KubernetesAttachments implements Attachments {
       await this.#show(pv, rest, signal).catch((error) =>
         log.warn("the annotations of a PV still show a node that has left", { volumeId, pv: pv?.name, error })
       );
-      for (const each of leaving) this.#tell(volumeId, "VolumeDetached", `the volume was detached from ${each}`);
+      // Who only asked for it has nothing to be detached from.
+      const had = leaving.filter((each) => all.some(({ nodeId, attached }) => attached && nodeId === each));
+      for (const each of had) this.#tell(volumeId, "VolumeDetached", `the volume was detached from ${each}`);
     });
   }
 
   holders(volumeId: string): readonly string[] {
+    this.#options.view.assertFresh();
     return this.#options.view.of(volumeId).filter(({ attached }) => attached).map(({ nodeId }) => nodeId);
   }
 
-  askers(volumeId: string): readonly string[] {
-    return this.#options.view.of(volumeId).map(({ nodeId }) => nodeId);
+  async askers(volumeId: string, signal: AbortSignal): Promise<readonly string[]> {
+    return (await this.#options.view.current(volumeId, signal)).map(({ nodeId }) => nodeId);
   }
 
   async #attach<T>(
@@ -111,17 +116,18 @@ export class KubernetesAttachments implements Attachments {
     prepare: (alone: boolean) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    const { all, isNew: isFirst } = await this.#decide(volumeId, request, signal);
-    const alone = all.every(({ nodeId }) => nodeId === request.nodeId);
+    const { all, isNew: isFirst, alone } = await this.#decide(volumeId, request, signal);
     const pv = this.#options.view.pv(volumeId);
-    if (alone && isFirst) await this.#release.beforeGrant(volumeId, request.nodeId, signal);
+    if (isFirst) await this.#release.beforeGrant(volumeId, request.nodeId, signal);
     const prepared = await prepare(alone);
     await this.#show(pv, all.filter(({ nodeId, attached }) => attached || nodeId === request.nodeId), signal);
     // Again, so that no time lies between what was seen and the answer.
-    const { own, isNew } = await this.#decideAgain(volumeId, request, { alone, signal }).catch(async (error) => {
-      await this.#show(pv, all.filter(({ attached }) => attached), signal).catch(() => {});
-      throw error;
-    });
+    const { own, isNew } = await this.#decideAgain(volumeId, request, { alone: alone || !isFirst, signal }).catch(
+      async (error) => {
+        await this.#show(pv, all.filter(({ attached }) => attached), signal).catch(() => {});
+        throw error;
+      },
+    );
     if (isNew) {
       this.#options.granted(own.uid);
       this.#tell(volumeId, "VolumeAttached", `the volume was attached to ${request.nodeId}`);
@@ -136,7 +142,7 @@ export class KubernetesAttachments implements Attachments {
     { alone, signal }: { alone: boolean; signal: AbortSignal },
   ): Promise<Decided> {
     const decided = await this.#decide(volumeId, request, signal);
-    if (alone || decided.all.length > 1) return decided;
+    if (alone || !decided.alone) return decided;
     throw new Busy(`${volumeId} waits for ${request.nodeId}: another node has just let go of it; try again`);
   }
 
@@ -150,9 +156,14 @@ export class KubernetesAttachments implements Attachments {
     const { nodeId } = request;
     await this.#known(volumeId, signal);
     await this.#assertOwnIsSeen(volumeId, nodeId, signal);
-    const all = view.of(volumeId);
     const mode: AccessMode = view.pv(volumeId)?.mode === "multi" ? request.mode : "single";
-    const decision = decide(all, { nodeId, mode }, now());
+    let all = view.of(volumeId);
+    let decision = decide(all, { nodeId, mode }, now());
+    if (decision.kind === "grant" && all.length > 1) {
+      // Beside others nothing is given on a watch's word: that it lives does not prove how far it has come.
+      all = await view.current(volumeId, signal);
+      decision = decide(all, { nodeId, mode }, now());
+    }
     if (decision.kind === "wait") throw new Busy(`${volumeId} waits for ${nodeId}: ${decision.why}`);
     if (decision.kind === "refuse") {
       metrics.conflicts.inc();
@@ -161,8 +172,11 @@ export class KubernetesAttachments implements Attachments {
       throw new FailedPrecondition(message);
     }
     const isNew = decision.kind === "grant";
-    if (isNew) await this.#assertNobodyIsLost(volumeId, all.filter((each) => each.nodeId !== nodeId), signal);
-    return { all, own: all.find((each) => each.nodeId === nodeId) as Seen, isNew };
+    const others = all.filter((each) => each.nodeId !== nodeId);
+    if (isNew) await this.#assertNobodyIsLost(volumeId, others.filter(({ attached }) => attached), signal);
+    // Claims beside a ReadWriteOnce grant were given nothing: that is what the grant has waited for.
+    const alone = isNew && (mode === "single" ? others.every(({ attached }) => !attached) : others.length === 0);
+    return { all, own: all.find((each) => each.nodeId === nodeId) as Seen, isNew, alone };
   }
 
   /**
@@ -190,12 +204,19 @@ export class KubernetesAttachments implements Attachments {
     const own = () => view.of(volumeId).find((each) => each.nodeId === nodeId);
     const seen = own();
     if (!seen) return;
-    const { metadata: { uid } } = await kube.get(attachmentPath(seen.name), { signal }).catch((error) => {
-      if (error instanceof NotFound) return { metadata: { uid: undefined } };
+    const present = await kube.get(attachmentPath(seen.name), { signal }).catch((error) => {
+      if (error instanceof NotFound) return undefined;
       throw error;
     });
-    if (uid === seen.uid || (uid && await view.until(() => own()?.uid === uid, PATIENCE, signal))) return;
-    throw new Busy(`${volumeId} waits for ${nodeId}: its attachment is not seen yet; it is granted once it is`);
+    const { uid, deletionTimestamp } = present?.metadata ?? {};
+    const isSeen = uid && await view.until(() => own()?.uid === uid, PATIENCE, signal);
+    if (isSeen && !deletionTimestamp) return;
+    throw new Busy(
+      `${volumeId} waits for ${nodeId}: its attachment is ${
+        isSeen ? "being deleted" : "not seen yet"
+      }; it is granted ` +
+        `${isSeen ? "to the next one" : "once it is"}`,
+    );
   }
 
   async #known(volumeId: string, signal: AbortSignal): Promise<readonly Seen[]> {

@@ -54,8 +54,8 @@ export class MemoryAttachments implements Attachments {
     return this.#volumes.get(volumeId)?.attachments.map(({ nodeId }) => nodeId) ?? [];
   }
 
-  askers(volumeId: string): readonly string[] {
-    return this.holders(volumeId);
+  askers(volumeId: string): Promise<readonly string[]> {
+    return Promise.resolve(this.holders(volumeId));
   }
 }
 

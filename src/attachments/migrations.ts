@@ -1,6 +1,6 @@
 import type { Events } from "../kube/events.ts";
 import { abortable, pause } from "../runtime/deadline.ts";
-import { isRetriable } from "../runtime/errors.ts";
+import { FailedPrecondition, isRetriable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { type Ending, endingOf, type Migration, pairOf } from "./migration.ts";
@@ -30,6 +30,8 @@ interface News {
 
 /** Milliseconds that news are kept by a replica that does not lead: whoever leads next tells what the last one could not. */
 const KEPT = 60_000;
+/** Milliseconds that the API server keeps events at least, a little less: what was told before that is not told again. */
+const EVENTS_LAST = 50 * 60_000;
 /** The longest that a timer of the runtime can wait. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
@@ -82,7 +84,10 @@ export class Migrations {
   async lead(signal: AbortSignal): Promise<void> {
     this.#leads = true;
     this.#news = this.#news.filter(({ at }) => this.#wall() - at < KEPT);
-    for (const [key, migration] of this.#running) if (this.#left(migration) <= 0) this.#late(key, migration);
+    for (const [key, migration] of this.#running) {
+      const left = this.#left(migration);
+      if (left <= 0 && left > -EVENTS_LAST) this.#late(key, migration);
+    }
     try {
       while (!signal.aborted) {
         const news = this.#news[0];
@@ -103,9 +108,14 @@ export class Migrations {
     } catch (error) {
       if (signal.aborted) return;
       log.warn("an event could not be posted", { volumeId: news.key, reason: news.reason, error });
-      if (isRetriable(error)) return await pause(1000, signal).catch(() => {});
+      if (isRetriable(error) || error instanceof FailedPrecondition) {
+        // To the end: what one namespace does not take must not keep the others' waiting.
+        this.#news.push(...this.#news.splice(this.#news.indexOf(news), 1));
+        return await pause(1000, signal).catch(() => {});
+      }
+      news.told?.();
     }
-    this.#news.shift();
+    this.#news.splice(this.#news.indexOf(news), 1);
   }
 
   async #more(signal: AbortSignal): Promise<void> {

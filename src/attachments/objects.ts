@@ -19,6 +19,8 @@ export interface Pv {
   migrationTimeout: number;
   /** Somebody asks the node to try again, whatever failed before. */
   asksForReset: boolean;
+  /** A node that may still write was let go while others used the volume. */
+  owesFence: boolean;
 }
 
 /** What is kept of a VolumeAttachment of this driver, without what the watch adds. */
@@ -46,6 +48,9 @@ export interface PvObject extends KubeObject {
 }
 
 const DEFAULT_TIMEOUT = 300;
+
+/** The NQN of an export that a node may still write to: it is cut off when the last node that works with it has left. */
+export const OWED = "rds.csi.srvlab.io/fence-owed";
 
 /** Set to `true` by people; read by the node. */
 export const RESET = "rds.csi.srvlab.io/reset-circuit-breaker";
@@ -88,6 +93,7 @@ export function pvOf(object: PvObject, driver: string): Pv | undefined {
     handle: csi.volumeHandle,
     mode: accessModes.includes("ReadWriteMany") ? "multi" : "single",
     claim: namespace && name ? { namespace, name, uid } : undefined,
+    owesFence: object.metadata.annotations?.[OWED] !== undefined,
     asksForReset: object.metadata.annotations?.[RESET] !== undefined,
     migrationTimeout: (timeout >= 30 && timeout <= 3600 ? timeout : DEFAULT_TIMEOUT) * 1000,
   };

@@ -1,5 +1,5 @@
 import type { Kube } from "../kube/client.ts";
-import { messageOf, NotFound } from "../runtime/errors.ts";
+import { Busy, messageOf, NotFound } from "../runtime/errors.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { log } from "../runtime/log.ts";
 import type { Annotations } from "./annotations.ts";
@@ -17,7 +17,7 @@ export type Fence = (
 
 /** Settings of {@linkcode Release}. */
 export interface ReleaseOptions {
-  view: Pick<View, "current" | "pv">;
+  view: Pick<View, "current" | "of" | "pv">;
   kube: Pick<Kube, "get">;
   driver: string;
   /** Undefined: nothing is cut off (`--fence=off`). */
@@ -46,22 +46,26 @@ export class Release {
 
   /** @throws {Unreachable} while a node that may still write is not cut off, or nobody can say whether it may */
   async letGo(volumeId: string, leaving: readonly string[], signal: AbortSignal): Promise<void> {
-    const { view, fence } = this.#options;
+    const { view, kube, driver, fence } = this.#options;
     const pv = view.pv(volumeId);
     const dangers: Danger[] = [];
     for (const nodeId of leaving) {
-      const why = await this.#whyDangerous(nodeId, pv?.handle ?? volumeId, signal);
+      const since = view.of(volumeId).find((each) => each.nodeId === nodeId)?.created;
+      const volume = { driver, handle: pv?.handle ?? volumeId, since };
+      const why = whyDangerous(await findNode(kube, nodeId, signal), volume);
       if (why !== undefined) dangers.push({ nodeId, why });
     }
     const owed = await this.#owed(pv, signal);
     if (dangers.length === 0 && owed === undefined) return;
-    const all = await view.current(volumeId, signal);
+    let all = await view.current(volumeId, signal);
     // A kubelet uses what is attached; who only asked for it was never told where it is.
     const had = all.filter(({ nodeId, attached }) => attached && dangers.some((each) => each.nodeId === nodeId));
     const cut = dangers.filter(({ nodeId }) => had.some((each) => each.nodeId === nodeId));
     if (!fence) return this.#risk(volumeId, cut);
     const nqns = new Set(had.map(({ nqn }) => nqn));
     for (const nqn of nqns) if (pv) await this.#options.annotations.owe(pv.name, nqn, signal);
+    // Again: who came before the note was written may have been given the volume, who comes later reads the note.
+    if (pv && nqns.size > 0) all = await view.current(volumeId, signal);
     const others = atWork(all, leaving, pv?.mode ?? "single");
     if (others.length > 0) return this.#later(volumeId, cut, others);
     if (pv) return await this.#pay(volumeId, pv, cut, signal);
@@ -69,15 +73,27 @@ export class Release {
   }
 
   /**
-   * Cuts off whoever was let go while others were at work, before a node that is alone gets the volume.
+   * Cuts off whoever was let go while others were at work, before a node gets the volume that nobody is at work with. While
+   * that may be under way for somebody else, nobody is given what it would cut off.
    * @param nodeId the one that gets it and has never had it
+   * @throws {Busy} while another leaves, or is to get it first
    */
   async beforeGrant(volumeId: string, nodeId: string, signal: AbortSignal): Promise<void> {
     const { view, fence } = this.#options;
     const pv = view.pv(volumeId);
     if (!pv || !fence || await this.#owed(pv, signal) === undefined) return;
-    const others = (await view.current(volumeId, signal)).filter((each) => each.nodeId !== nodeId);
-    if (others.length === 0) await this.#pay(volumeId, pv, [], signal);
+    const all = await view.current(volumeId, signal);
+    if (all.some((each) => each.attached && each.nodeId === nodeId)) return;
+    const leaver = all.find(({ deleting }) => deleting);
+    if (leaver) {
+      throw new Busy(`${volumeId} waits for ${nodeId}: ${leaver.nodeId} leaves, and may have to be cut off first`);
+    }
+    if (all.some(({ attached }) => attached)) return;
+    const [oldest] = all;
+    if (oldest?.nodeId === nodeId) return await this.#pay(volumeId, pv, [], signal);
+    throw new Busy(
+      `${volumeId} waits for ${nodeId}: ${oldest?.nodeId} asked earlier, and a node that left is cut off first`,
+    );
   }
 
   async #owed(pv: Pv | undefined, signal: AbortSignal): Promise<string | undefined> {
@@ -133,12 +149,6 @@ export class Release {
     metrics.fences.inc({ result: "off" });
     log.warn(message, { volumeId });
     tell(volumeId, "FenceSkipped", message);
-  }
-
-  /** The Node as it is now says it; a Node that could not be read says nothing. */
-  async #whyDangerous(nodeId: string, handle: string, signal: AbortSignal): Promise<string | undefined> {
-    const { kube, driver } = this.#options;
-    return whyDangerous(await findNode(kube, nodeId, signal), { driver, handle });
   }
 }
 

@@ -4,7 +4,15 @@ import type { Pv } from "./objects.ts";
 import { Resets } from "./resets.ts";
 
 function pv(name: string, asksForReset: boolean): Pv {
-  return { name, handle: name, mode: "single", claim: undefined, migrationTimeout: 300_000, asksForReset };
+  return {
+    name,
+    handle: name,
+    mode: "single",
+    claim: undefined,
+    migrationTimeout: 300_000,
+    asksForReset,
+    owesFence: false,
+  };
 }
 
 Deno.test("Resets takes the annotation off when its time is over, again and again, and counts anew when it comes back", async () => {

@@ -50,6 +50,7 @@ export class View {
   /** PVs that an attachment names and the watch of PVs has not shown (yet). */
   readonly #unknown = new Set<string>();
   readonly #looked = new Map<string, Pv>();
+  readonly #lookups = new Map<string, Promise<void>>();
   readonly #listeners = new Set<(key: string) => void>();
   #started = false;
   /** The list that is under way, and the one after it. */
@@ -189,16 +190,23 @@ export class View {
 
   /** Looks up the PVs that attachments name and the watch has not shown, so that none is taken for missing too early. */
   async resolve(signal: AbortSignal): Promise<void> {
-    for (const name of [...this.#unknown]) {
-      const pv = await this.#options.kube.get<PvObject>(pvPath(name), { signal }).catch((error) => {
-        if (error instanceof NotFound) return undefined;
-        throw error;
-      });
-      const kept = pv && pvOf(pv, this.#options.driver);
-      if (!this.#unknown.delete(name)) continue;
-      if (kept) this.#looked.set(name, kept);
-      this.#refile(name);
-    }
+    const lookups = [...this.#unknown].map((name) => {
+      const lookup = this.#lookups.get(name) ?? this.#lookUp(name).finally(() => this.#lookups.delete(name));
+      this.#lookups.set(name, lookup);
+      return lookup;
+    });
+    await abortable(Promise.all(lookups), signal);
+  }
+
+  async #lookUp(name: string): Promise<void> {
+    const pv = await this.#options.kube.get<PvObject>(pvPath(name)).catch((error) => {
+      if (error instanceof NotFound) return undefined;
+      throw error;
+    });
+    const kept = pv && pvOf(pv, this.#options.driver);
+    if (!this.#unknown.delete(name)) return;
+    if (kept) this.#looked.set(name, kept);
+    this.#refile(name);
   }
 
   #pv(name: string): Pv | undefined {

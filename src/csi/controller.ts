@@ -67,7 +67,7 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
 
     async deleteVolume(request: DeleteVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
-      const nodes = attachments.askers(id);
+      const nodes = await attachments.askers(id, call.signal);
       if (nodes.length > 0) {
         throw new FailedPrecondition(`${id} is attached to ${nodes.join(" and ")}: it is deleted once it is detached`);
       }
@@ -121,8 +121,8 @@ export function controllerService(options: ControllerOptions): Handlers<typeof C
     async controllerExpandVolume(request: ControllerExpandVolumeRequest, call: CallContext) {
       const id = required(request.volumeId, "volume_id");
       if (!request.capacityRange) throw new InvalidArgument("capacity_range is missing: say how large it is to be");
-      const nodes = attachments.askers(id);
-      if (expansion === "offline" && nodes.length > 0) {
+      const nodes = expansion === "offline" ? await attachments.askers(id, call.signal) : [];
+      if (nodes.length > 0) {
         throw new FailedPrecondition(
           `${id} is attached to ${
             nodes.join(" and ")

@@ -113,6 +113,8 @@ export class Events {
           this.#refused(waiting, error);
           continue;
         }
+        // To the end: what one namespace does not take must not keep the others' waiting.
+        this.#queue.push(this.#queue.shift() as Waiting);
         log.warn("an event cannot be posted: trying again", {
           reason: waiting.told.reason,
           failures: ++failures,

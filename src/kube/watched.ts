@@ -106,19 +106,29 @@ export class Watched<T> {
   /** Returns when a list is needed. */
   async #watch(parent: AbortSignal): Promise<void> {
     const { kube, path, silence = 75_000 } = this.#options;
-    for (let gone = false; !gone;) {
+    for (let isLost = false; !isLost;) {
+      let isAlive = false;
       using quiet = new Deadline(silence, `the watch of ${path}`, parent);
       const { signal } = quiet;
       try {
         for await (const { type, object } of kube.watch(path, { resourceVersion: this.#version, signal })) {
           quiet.extend();
+          isAlive = true;
           if (type !== "BOOKMARK") this.#set(object.metadata.name, type === "DELETED" ? undefined : this.#keep(object));
-          this.#version = object.metadata.resourceVersion || this.#version;
+          const { resourceVersion } = object.metadata;
+          if (resourceVersion && type === "BOOKMARK" && isOlder(resourceVersion, this.#version)) {
+            throw new Gone(`the versions of ${path} went back`);
+          }
+          this.#version = resourceVersion || this.#version;
           this.#sign = this.#now();
         }
       } catch (error) {
-        if (!(error instanceof Gone)) throw error;
-        gone = true;
+        throwIfAborted(parent);
+        // What brought no sign of life may never bring one from this version on: after a restore, or on servers that send
+        // no bookmark before the first event.
+        isLost = error instanceof Gone || !isAlive;
+        if (!isLost) throw error;
+        log.info("a watch has to begin with a list", { path, error });
       }
       // The server ends watches now and then; one that it ends at once is not asked again at once.
       await pause(this.#random() * 1000, parent);
@@ -148,4 +158,10 @@ export class Watched<T> {
       log.error("a change could not be told", { path: this.#options.path, name, error });
     }
   }
+}
+
+/** Versions are whole numbers in every API server there is; of others nothing is said. */
+function isOlder(version: string, than: string): boolean {
+  const isNumber = /^\d{1,30}$/;
+  return isNumber.test(version) && isNumber.test(than) && BigInt(version) < BigInt(than);
 }

@@ -110,7 +110,7 @@ Deno.test("Watched finds out by a new list what was deleted while it was not loo
   assertEquals(it.changes.slice(2), ["a: a > -", "b: b > b"]);
 });
 
-Deno.test("Watched follows changes; only Gone makes it list, other errors make it watch on from where it was", async () => {
+Deno.test("Watched follows changes; what fails after a sign of life makes it watch on from where it was", async () => {
   const kube = kubeOf(named("a"));
   kube.watches.push(
     [{ type: "ADDED", object: named("b", { resourceVersion: "11" }) }, new Unreachable("500")],
@@ -124,13 +124,26 @@ Deno.test("Watched follows changes; only Gone makes it list, other errors make i
   assertEquals(it.kept(), ["b"]);
 });
 
-Deno.test("Watched begins a silent watch anew from the last version", async () => {
+Deno.test("Watched begins a silent watch anew from the last version, and with a list when it stays silent", async () => {
   const kube = kubeOf(named("a"));
   kube.watches.push([{ type: "BOOKMARK", object: named("", { resourceVersion: "11" }) }]);
+  kube.lists.push({ items: [named("b")], version: "20" });
   await using it = await watching(kube, { silence: 5 });
   await it.until(() => kube.versions.length >= 3);
-  assertEquals(kube.versions.slice(0, 3), ["10", "11", "11"]);
-  assertEquals(kube.listed, 1);
+  assertEquals(kube.versions.slice(0, 3), ["10", "11", "20"]);
+  assertEquals(it.kept(), ["b"]);
+});
+
+Deno.test("Watched begins with a list where versions have gone back, as after a restore", async () => {
+  const kube = kubeOf(named("a"));
+  kube.watches.push([
+    { type: "MODIFIED", object: named("a", { resourceVersion: "11" }) },
+    { type: "BOOKMARK", object: named("", { resourceVersion: "9" }) },
+  ]);
+  kube.lists.push({ items: [], version: "9" });
+  await using it = await watching(kube);
+  await it.until(() => kube.versions.length >= 2);
+  assertEquals([kube.versions, it.kept()], [["10", "9"], []]);
 });
 
 Deno.test("Watched.age is the time since the last sign of life, a bookmark or the begin of a list", async () => {

@@ -12,6 +12,7 @@ export interface Probes {
   attachmentsAttached?: () => number | undefined;
   attachmentsClaimed?: () => number | undefined;
   watchAge?: () => number | undefined;
+  fencesOwed?: () => number;
   activeMigrations?: () => number | undefined;
   leads?: () => boolean;
 }
@@ -44,6 +45,11 @@ export class Metrics {
       "attachments_claimed",
       "Attachments that are asked for and not there yet.",
       probes.attachmentsClaimed,
+    );
+    this.#observed(
+      "fences_owed",
+      "Volumes that a node was let go from which may still write, and is cut off when the others have left: make sure that it is off.",
+      probes.fencesOwed,
     );
     this.#observed("kubernetes_watch_age_seconds", "Since the API server's last sign of life.", probes.watchAge);
     this.#observed("migration_active_migrations", "Live migrations now.", probes.activeMigrations);

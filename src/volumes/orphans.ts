@@ -30,7 +30,7 @@ export interface OrphansOptions {
   inUse: (volumeId: string) => boolean;
   /** This cluster's, as new disks get it. Without one nothing is ever deleted. */
   clusterId: string | undefined;
-  /** `report` tells only; `delete` also deletes disks that this cluster made. */
+  /** `report` tells only; `delete` also deletes disks that this cluster made, when they were told of a grace ago. */
   action: "report" | "delete";
   /** Least milliseconds from the first sighting to the report. */
   grace: number;
@@ -60,6 +60,8 @@ interface Sighting {
   first: number;
   looks: number;
   isTold: boolean;
+  /** Milliseconds when it was told. */
+  toldAt: number;
 }
 
 /**
@@ -82,8 +84,8 @@ export class Orphans {
     const found = await this.#look(signal);
     if (!found) return;
     this.#sightings = seenAgain(this.#sightings, found, this.#options.now());
-    for (const sighting of this.#sightings.values()) await this.#tell(sighting, signal);
     if (this.#options.action === "delete") await this.#clean(signal);
+    for (const sighting of this.#sightings.values()) await this.#tell(sighting, signal);
     for (const kind of ["disk", "file"] as const) {
       this.#options.metrics.orphans.set({ kind }, this.#told().filter((orphan) => orphan.kind === kind).length);
     }
@@ -126,6 +128,7 @@ export class Orphans {
       await told(orphan);
       log.warn(sentenceOf(orphan), { volumeId: orphan.id, size: orphan.size, claim: orphan.claim });
       sighting.isTold = true;
+      sighting.toldAt = now();
     } catch (error) {
       throwIfAborted(signal);
       log.warn("an orphaned volume could not be told of; it is tried again", { volumeId: orphan.id, error });
@@ -133,7 +136,10 @@ export class Orphans {
   }
 
   async #clean(signal: AbortSignal): Promise<void> {
-    const own = this.#told().filter((orphan) => this.#isOwn(orphan));
+    const { grace, now } = this.#options;
+    // People have as long to object as it took to tell them.
+    const ripe = [...this.#sightings.values()].filter(({ toldAt, isTold }) => isTold && now() - toldAt >= grace);
+    const own = ripe.map(({ orphan }) => orphan).filter((orphan) => this.#isOwn(orphan));
     const due = new Map([...own, ...this.#begun.values()].map((orphan) => [orphan.id, orphan]));
     for (const [id, orphan] of due) {
       try {
@@ -218,7 +224,7 @@ function seenAgain(
 ): Map<string, Sighting> {
   return new Map(found.map((orphan) => {
     const key = `${orphan.kind} ${orphan.file}`;
-    const known = before.get(key) ?? { first: now, looks: 0, isTold: false };
+    const known = before.get(key) ?? { first: now, looks: 0, isTold: false, toldAt: Infinity };
     return [key, { ...known, orphan, looks: known.looks + 1 }];
   }));
 }

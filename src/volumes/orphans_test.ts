@@ -87,9 +87,17 @@ class World {
   }
 }
 
-/** Two looks, an hour apart. */
+/** Two looks, an hour apart, which are enough to tell. */
 async function lookTwice(world: World, orphans: Orphans): Promise<void> {
   await orphans.check(signal);
+  world.now += HOUR;
+  await orphans.check(signal);
+}
+
+/** Enough looks, an hour apart each, to delete what was told of. */
+async function lookLong(world: World, orphans: Orphans): Promise<void> {
+  await lookTwice(world, orphans);
+  assertEquals(world.deleted, [], "deleted in the look that told of it");
   world.now += HOUR;
   await orphans.check(signal);
 }
@@ -186,7 +194,10 @@ Deno.test("Orphans.check() changes nothing where disks or PVs are not known, or 
     assertEquals([world.told.length, world.deleted.length], [0, 0], unknown.toString());
     Object.assign(world, { handles: new Set(["pvc-elsewhere"]), isApiAway: false, isRouterOsAway: false });
     await orphans.check(signal);
-    assertEquals([world.told.length, world.deleted.length], [1, 1], "the first sighting was not forgotten");
+    assertEquals([world.told.length, world.deleted.length], [1, 0], "the first sighting was forgotten");
+    world.now += HOUR;
+    await orphans.check(signal);
+    assertEquals(world.deleted.length, 1);
   }
 });
 
@@ -204,7 +215,7 @@ Deno.test("Orphans.check() deletes what this very cluster made when told to, tel
     for (const action of ["delete", "report"] as const) {
       const world = new World();
       world.volumes = [volume(idOf(1), maker)];
-      await lookTwice(world, world.orphans({ action, clusterId: own }));
+      await lookLong(world, world.orphans({ action, clusterId: own }));
       const expected = [told, action === "delete" ? deleted : 0];
       assertEquals([world.told.length, world.deleted.length], expected, `${what}, ${action}`);
       assertEquals(world.cleaned, expected[1]);
@@ -217,7 +228,7 @@ Deno.test("Orphans.check() deletes what this very cluster made when told to, tel
 Deno.test("Orphans.check() never deletes a file", async () => {
   const world = new World();
   world.strays = [stray(idOf(1))];
-  await lookTwice(world, world.orphans({ action: "delete" }));
+  await lookLong(world, world.orphans({ action: "delete" }));
   assertEquals([world.told.length, world.deleted.length], [1, 0]);
 });
 
@@ -232,9 +243,13 @@ Deno.test("Orphans.check() asks anew right before it deletes, and then leaves wh
   for (const [what, come] of lastMoments) {
     const world = new World();
     world.volumes = [volume(idOf(1), "ours")];
-    const orphans = world.orphans({ action: "delete", told: () => void (world.beforeHandles = () => come(world)) });
+    const orphans = world.orphans({ action: "delete" });
     await lookTwice(world, orphans);
-    assertEquals(world.deleted, [], what);
+    let asked = 0;
+    world.beforeHandles = () => ++asked === 2 && come(world);
+    world.now += HOUR;
+    await orphans.check(signal);
+    assertEquals([asked, world.deleted], [2, []], what);
   }
 });
 
@@ -242,7 +257,11 @@ Deno.test("Orphans.check() reads the row again right before it deletes: another 
   for (const then of [[], [volume(idOf(1), "theirs")], [volume(idOf(1))]]) {
     const world = new World();
     world.volumes = [volume(idOf(1), "ours")];
-    await lookTwice(world, world.orphans({ action: "delete", told: () => void (world.volumes = then) }));
+    const orphans = world.orphans({ action: "delete" });
+    await lookTwice(world, orphans);
+    world.beforeHandles = () => world.volumes = then;
+    world.now += HOUR;
+    await orphans.check(signal);
     assertEquals([world.deleted, world.cleaned], [[], 0]);
   }
 });
@@ -256,6 +275,9 @@ Deno.test("Orphans.check() deletes nothing that it could not tell of, and tells 
   await lookTwice(world, orphans);
   await orphans.check(signal);
   assertEquals([calls, world.deleted], [2, []]);
+  await orphans.check(signal);
+  assertEquals([calls, world.deleted], [3, []]);
+  world.now += HOUR;
   await orphans.check(signal);
   assertEquals([calls, world.deleted], [3, [idOf(1)]]);
 });
@@ -416,6 +438,8 @@ Deno.test("Orphans delete on RouterOS what this cluster made, and leave all else
   const orphans = world.orphans({ volumes: it.volumes, action: "delete" });
   await orphans.check(signal);
   world.now = HOUR;
+  await orphans.check(signal);
+  world.now = 2 * HOUR;
   it.simulator.faults.busy("file remove");
   await orphans.check(signal);
   assertEquals(world.cleaned, 0, "its file was left");
@@ -463,7 +487,7 @@ Deno.test("Orphans.check() leaves a volume that is busy and goes on with the oth
     },
   };
   const orphans = world.orphans({ volumes, action: "delete" });
-  await lookTwice(world, orphans);
+  await lookLong(world, orphans);
   assertEquals([asked, world.cleaned, world.gauge.get("disk")], [[idOf(1), idOf(2)], 1, 1]);
   await orphans.check(signal);
   assertEquals([asked, world.cleaned, world.gauge.get("disk")], [[idOf(1), idOf(2), idOf(1)], 2, 0]);

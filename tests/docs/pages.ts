@@ -43,6 +43,7 @@ function metricsPage(): string {
     sshConnected: nothing,
     attachmentsAttached: nothing,
     attachmentsClaimed: nothing,
+    fencesOwed: () => 0,
     watchAge: nothing,
     activeMigrations: nothing,
     leads: () => false,
