@@ -91,7 +91,7 @@ export async function startKubernetes(
   const lease = leaseOf(config, kube);
   const lifetime = config.resetLifetime;
   const resets = new Resets({ view, annotations: new Annotations(kube), lifetime, now: monotonic });
-  const orphans = orphansOf(config, { kube, volumes, metrics, events, clusterId, view });
+  const orphans = orphansOf(config, { kube, volumes, metrics, events, clusterId, view, signal: ending.signal });
   metrics.observe({
     attachmentsAttached: () => view.count().attached,
     attachmentsClaimed: () => view.count().claims,
@@ -157,9 +157,10 @@ function orphansOf(
     events: Events;
     clusterId: string | undefined;
     view: View;
+    signal: AbortSignal;
   },
 ): Orphans | undefined {
-  const { kube, volumes, metrics, events, clusterId, view } = from;
+  const { kube, volumes, metrics, events, clusterId, view, signal } = from;
   const { orphans: action, driverName } = config;
   if (action === "off") return undefined;
   const about = { apiVersion: "storage.k8s.io/v1", kind: "CSIDriver", name: driverName };
@@ -171,7 +172,10 @@ function orphansOf(
     action,
     grace: config.orphanGracePeriod,
     now: monotonic,
-    told: (orphan: Orphan) => events.post({ about, reason: "OrphanDetected", message: sentenceOf(orphan) }),
+    told: async (orphan: Orphan) => {
+      const key = `${orphan.kind} ${orphan.file}`;
+      await events.once({ about, reason: "OrphanDetected", message: sentenceOf(orphan) }, key, signal);
+    },
     cleaned: ({ id, claim }) => {
       const message = `the volume ${id}${claim ? `, made for the claim ${claim},` : ""} was deleted (--orphans=delete)`;
       events.post({ about, reason: "OrphanCleaned", message });

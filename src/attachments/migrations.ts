@@ -45,6 +45,7 @@ export class Migrations {
   readonly #running = new Map<string, Migration & { timer: ReturnType<typeof setTimeout> }>();
   readonly #granted = new Map<string, number>();
   readonly #conflicts = new Set<string>();
+  readonly #crowded = new Set<string>();
   #news: News[] = [];
   #wake: () => void = () => {};
   #leads = false;
@@ -103,8 +104,10 @@ export class Migrations {
     try {
       const { about, reason, message, id } = news;
       const isFirst = about ? await this.#options.events.once({ about, reason, message }, id, signal) : true;
-      if (isFirst) news.told?.();
-      log.info(message, { volumeId: news.key, reason });
+      if (isFirst) {
+        news.told?.();
+        log.info(message, { volumeId: news.key, reason });
+      }
     } catch (error) {
       if (signal.aborted) return;
       log.warn("an event could not be posted", { volumeId: news.key, reason: news.reason, error });
@@ -134,10 +137,14 @@ export class Migrations {
     if (running && ending) this.#ended(key, running, ending);
     if (holders.length < 2) {
       this.#conflicts.delete(key);
+      this.#crowded.delete(key);
       return;
     }
     if (pv?.mode !== "multi") return this.#conflict(key, holders);
-    if (holders.length > 2) log.warn("more than two nodes have a volume", { volumeId: key, nodes: names(holders) });
+    if (holders.length > 2 && !this.#crowded.has(key)) {
+      log.warn("more than two nodes have a volume", { volumeId: key, nodes: names(holders) });
+    }
+    this.#crowded[holders.length > 2 ? "add" : "delete"](key);
     const pair = pairOf(holders);
     if (!pair || this.#running.has(key)) return;
     const { source, target } = pair;

@@ -200,7 +200,7 @@ Deno.test("Migrations: who leads anew tells of one that became late while nobody
   const follower = world.follower();
   follower.start();
   await world.have("a", "b");
-  await clock.advance(3_600_000);
+  await clock.advance(600_000);
   const stop = new AbortController();
   const led = follower.lead(stop.signal);
   await clock.idle();
@@ -237,4 +237,20 @@ Deno.test("Migrations: two holders of a ReadWriteOnce volume are a conflict, tol
   await world.have("a");
   await world.have("a", "c");
   assertEquals(world.reasons, ["AttachmentConflict", "AttachmentConflict"]);
+});
+
+Deno.test("Migrations: who leads anew does not tell again what was late before the API server's events run out", async () => {
+  using clock = new FakeClock();
+  const world = new World(clock);
+  const follower = world.follower();
+  follower.start();
+  await world.have("a", "b");
+  await clock.advance(3_600_000);
+  const stop = new AbortController();
+  const led = follower.lead(stop.signal);
+  await clock.idle();
+  assertEquals([world.reasons, world.counts], [[], {}]);
+  stop.abort();
+  follower.stop();
+  await led;
 });

@@ -20,7 +20,7 @@ export interface WatchedOptions<T> {
 }
 
 /** Longest pause between two attempts, milliseconds. */
-const LONGEST_PAUSE = 30_000;
+const LONGEST_PAUSE = 10_000;
 
 /**
  * A copy of all objects of a kind, listed once and watched from there. The list is read from a quorum, so that it never

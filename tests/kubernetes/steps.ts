@@ -176,3 +176,10 @@ export async function metricOf(
   });
   return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(" ")));
 }
+
+/** Waits until an attachment is refused for a reason; others, of the moment, may come before. */
+export async function refusedBecause(cluster: Cluster, name: string, reason: string): Promise<void> {
+  const is = ({ status }: objects.VolumeAttachment) => status?.attachError?.message?.includes(reason) ?? false;
+  const { status } = await cluster.kube.until(objects.volumeAttachments, { name }, is);
+  assertEquals(status?.attached, false);
+}

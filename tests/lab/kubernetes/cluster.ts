@@ -1,7 +1,7 @@
 import type { SimulatorOptions } from "../../../src/simulator/options.ts";
 import { type Simulator, startSimulator } from "../../../src/simulator/simulator.ts";
 import type { KubeClient } from "./client.ts";
-import { type ControlPlane, startControlPlane } from "./control_plane.ts";
+import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from "./control_plane.ts";
 import { serviceAccount } from "./credentials.ts";
 import { makeNode } from "./nodes.ts";
 import * as objects from "./objects.ts";
@@ -34,6 +34,8 @@ export interface ClusterOptions {
   proxy?: boolean;
   /** What controllers and sidecars may do, where it is not what the chart gives them. */
   rules?: { cluster?: readonly objects.Rule[]; namespace?: readonly objects.Rule[] };
+  /** What is different about the control plane. */
+  controlPlane?: Pick<ControlPlaneOptions, "audited" | "apiServerArgs">;
   simulator?: Partial<SimulatorOptions>;
 }
 
@@ -64,7 +66,7 @@ const careless = { uniqueSlots: false, uniqueFiles: false, uniqueNqns: false, si
 /** Starts everything in a folder. Letting it go ends all of it. */
 export async function startCluster(folder: string, options: ClusterOptions = {}): Promise<Cluster> {
   await using stack = new AsyncDisposableStack();
-  const plane = { folder: `${folder}/control-plane`, users: [controllerUser] };
+  const plane = { folder: `${folder}/control-plane`, users: [controllerUser], ...options.controlPlane };
   const controlPlane = stack.use(await startControlPlane(plane));
   const kube = controlPlane.admin;
   await makeObjects(kube, options.rules ?? {});

@@ -13,6 +13,10 @@ export interface ControlPlaneOptions {
   users: readonly User[];
   /** Controllers of the controller-manager: by default those for volumes, without the one that attaches and detaches for pods. */
   controllers?: readonly string[];
+  /** Whether every request is written down: {@linkcode ControlPlane.auditLog}. */
+  audited?: boolean;
+  /** More arguments of the API server. */
+  apiServerArgs?: readonly string[];
 }
 
 const VOLUME_CONTROLLERS = [
@@ -23,6 +27,8 @@ const VOLUME_CONTROLLERS = [
   "persistentvolume-protection-controller",
   "persistentvolumeclaim-protection-controller",
 ];
+
+const AUDIT_LOG = "audit.log";
 
 /** Milliseconds that each program has until it is ready. */
 const READY = 60_000;
@@ -35,6 +41,8 @@ export class ControlPlane implements AsyncDisposable {
   /** For whoever may do everything. */
   readonly admin: KubeClient;
   readonly programs: readonly Program[];
+  /** Path of the audit log, a line of JSON an event (audit.k8s.io/v1 Event), where there is one. */
+  readonly auditLog: string;
   readonly #folder: string;
   readonly #tokens: ReadonlyMap<string, string>;
   readonly #stack: AsyncDisposableStack;
@@ -51,6 +59,7 @@ export class ControlPlane implements AsyncDisposable {
     this.url = made.url;
     this.ca = made.ca;
     this.programs = made.programs;
+    this.auditLog = `${made.folder}/${AUDIT_LOG}`;
     this.#folder = made.folder;
     this.#tokens = made.tokens;
     this.#stack = made.stack;
@@ -112,7 +121,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   await writeKeys(folder);
   await writeTokens(folder, [admin, controllerManager, ...options.users], tokens);
   const url = `https://127.0.0.1:${apiPort}`;
-  const api = await start("kube-apiserver", apiArgs(etcdUrl, Number(apiPort)));
+  const more = [...options.apiServerArgs ?? [], ...options.audited ? await auditArgs(folder) : []];
+  const api = await start("kube-apiserver", [...apiArgs(etcdUrl, Number(apiPort)), ...more]);
   const ca = await ready(api, () => certificates(`${folder}/certificates/apiserver.crt`));
   {
     using client = new KubeClient({ url, ca }, tokens.get(admin.name) ?? "");
@@ -153,6 +163,18 @@ function apiArgs(etcd: string, port: number): string[] {
     "--authorization-mode=Node,RBAC",
     "--allow-privileged=true",
   ];
+}
+
+/** Writes down who asked for what and how it ended, and nothing of what was said. */
+async function auditArgs(folder: string): Promise<string[]> {
+  const policy = {
+    apiVersion: "audit.k8s.io/v1",
+    kind: "Policy",
+    omitStages: ["RequestReceived"],
+    rules: [{ level: "Metadata" }],
+  };
+  await Deno.writeTextFile(`${folder}/audit-policy.json`, JSON.stringify(policy));
+  return ["--audit-policy-file=audit-policy.json", `--audit-log-path=${AUDIT_LOG}`, "--audit-log-mode=blocking"];
 }
 
 function managerArgs(kubeconfig: string, controllers: readonly string[]): string[] {
