@@ -6,7 +6,10 @@ import { messageOf } from "../../src/runtime/errors.ts";
 import { labFolder } from "../lab/folder.ts";
 import { print } from "../lab/layer.ts";
 import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
+import { whyNoGo } from "../lab/go_tools.ts";
+import { layerTools } from "../lab/kubernetes/tools.ts";
 import { whyNoStandIn } from "../nvme/stand_in.ts";
+import { attachments } from "./attachments.ts";
 import { calls, mergedReads } from "./calls.ts";
 import { machine, progress } from "./figures.ts";
 import { laboratory, type Scope } from "./laboratory.ts";
@@ -49,9 +52,18 @@ async function bench(scope: Scope): Promise<void> {
   }
   progress("Many volumes");
   print(await listing(`${folder.path}/listing`, scope));
+  progress("Attachments");
+  print(await attached(`${folder.path}/attachments`, scope));
   progress("NodeStageVolume");
   await staging(folder.path, scope);
   progress(`Done in ${Math.round((performance.now() - began) / 1000)} s.`);
+}
+
+async function attached(folder: string, scope: Scope): Promise<string> {
+  const why = await whyNoGo();
+  if (why !== undefined) return `Left out: attachments with a real Kubernetes API: ${why}\n`;
+  await layerTools();
+  return await attachments(folder, scope);
 }
 
 async function staging(folder: string, { quick, signal }: Scope): Promise<void> {

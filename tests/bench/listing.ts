@@ -65,7 +65,7 @@ function expect(count: number, seen: number): void {
 }
 
 /** Writes what a simulator would have kept of so many volumes of 1 GiB: their rows and sparse files. */
-function plant(pool: string, count: number): void {
+export function plant(pool: string, count: number): void {
   progress(`  planting ${count} volumes`);
   const rows = new RowFiles<DiskRow>(`${pool}/${STATE_FOLDER}/disks`);
   Deno.mkdirSync(`${pool}/metal-csi`);

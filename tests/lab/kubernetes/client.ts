@@ -1,4 +1,4 @@
-import { Deadline, poll } from "../../../src/runtime/deadline.ts";
+import { abortable, Deadline, poll } from "../../../src/runtime/deadline.ts";
 import { TextLineStream } from "../../../src/runtime/lines.ts";
 import type { Kind, KubeObject, Ref } from "./objects.ts";
 
@@ -81,11 +81,16 @@ export class KubeClient implements Disposable {
     const path = `${pathOf(kind, {})}?watch=true&resourceVersion=${options.version}`;
     const answer = await this.#request("GET", path, undefined, undefined, options.signal);
     if (!answer.ok || !answer.body) throw kubeError(answer.status, `GET ${path}`, await answer.text());
-    const lines = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
-    for await (const line of lines) {
-      const { type, object } = JSON.parse(line);
-      if (type === "ERROR") throw kubeError(object.code, `watch of ${kind.plural}`, JSON.stringify(object));
-      yield { type, object };
+    const lines = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream()).getReader();
+    try {
+      // Raced: Deno 2.9.6 does not always end the body of a fetch whose signal aborts.
+      for (let read; !(read = await abortable(lines.read(), options.signal)).done;) {
+        const { type, object } = JSON.parse(read.value);
+        if (type === "ERROR") throw kubeError(object.code, `watch of ${kind.plural}`, JSON.stringify(object));
+        yield { type, object };
+      }
+    } finally {
+      lines.cancel().catch(() => {});
     }
   }
 
@@ -165,8 +170,9 @@ export class KubeClient implements Disposable {
   }
 
   async #json(method: string, path: string, body?: object, type = "application/json"): Promise<unknown> {
-    const answer = await this.#request(method, path, body, type);
-    const text = await answer.text();
+    const signal = AbortSignal.timeout(REQUEST);
+    const answer = await this.#request(method, path, body, type, signal);
+    const text = await abortable(answer.text(), signal);
     if (answer.ok) return JSON.parse(text);
     throw kubeError(answer.status, `${method} ${path}`, text);
   }
