@@ -1,8 +1,9 @@
 /** A controller's attachments on a fake API for tests: the real view and the real decisions, nothing else of Kubernetes. */
+import { assertEquals } from "@std/assert";
 import type { Told } from "../kube/events.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
-import { ATTACHMENTS, type FakeApi, FakeKube, NODES, PVS } from "./fake_api.ts";
-import type { FakeClock } from "./fake_clock.ts";
+import { ATTACHMENTS, FakeApi, FakeKube, NODES, PVS } from "./fake_api.ts";
+import { FakeClock } from "./fake_clock.ts";
 import type { NodeObject } from "./danger.ts";
 import { KubernetesAttachments, type KubernetesAttachmentsOptions } from "./kubernetes.ts";
 import type { Fence } from "./release.ts";
@@ -181,7 +182,12 @@ export class FakeController {
     return await this.clock.until(this.attachments.attach(id, { nodeId, mode }, prepare, signal));
   }
 
+  /** As Kubernetes does it: only what is being deleted is detached. */
   async detach(nodeId: string | undefined, id = ID): Promise<void> {
+    for (const { metadata, spec } of this.api.all(ATTACHMENTS) as VolumeAttachmentObject[]) {
+      if (nodeId !== undefined && spec?.nodeName !== nodeId) continue;
+      this.api.change(ATTACHMENTS, metadata.name, (object) => object.metadata.deletionTimestamp ??= "now");
+    }
     await this.clock.idle();
     await this.clock.until(this.attachments.detach(id, nodeId, this.signal));
   }
@@ -194,6 +200,33 @@ export class FakeController {
   get messages(): string {
     return this.told.map(({ message }) => message).join("\n");
   }
+}
+
+/** A controller on a cluster with the nodes a to d and one PV. */
+export async function cluster(
+  work: (it: FakeController & { api: FakeApi }, clock: FakeClock) => Promise<void>,
+  options: ConstructorParameters<typeof FakeController>[2] & { modes?: string[]; before?: (api: FakeApi) => void } = {},
+): Promise<void> {
+  using clock = new FakeClock();
+  const api = new FakeApi();
+  for (const name of ["a", "b", "c", "d"]) api.put(NODES, node(name));
+  api.put(PVS, pv(PV, { modes: options.modes ?? ["ReadWriteOnce"] }));
+  options.before?.(api);
+  const it = await new FakeController(api, clock, options).start();
+  try {
+    await work(it, clock);
+  } finally {
+    await it.stop();
+  }
+  assertEquals(clock.waiting, 0, "timers are left over");
+}
+
+/** The API refuses what begins like that (`PATCH /api/…`), so many times. */
+export function refuse(kube: FakeKube, what: string, error: () => Error, times = Infinity): void {
+  let left = times;
+  kube.before = (verb, path) => {
+    if (`${verb} ${path}`.startsWith(what) && left-- > 0) throw error();
+  };
 }
 
 export { ATTACHMENTS, NODES, PVS };

@@ -26,6 +26,11 @@ export class FakeExport {
   };
 }
 
+/** Notes on the PV that a fence is owed. */
+export function owe(api: FakeApi, note: string): void {
+  api.change(PVS, PV, ({ metadata }) => metadata.annotations = { "rds.csi.srvlab.io/fence-owed": note });
+}
+
 /** A volume with these nodes, which have it with the NQN of now. */
 export async function holding(
   nodes: string[],

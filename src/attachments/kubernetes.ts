@@ -39,8 +39,8 @@ interface Decided {
   alone: boolean;
 }
 
-/** Milliseconds that the watch has to show the attachment that a request is for, before the request is sent away. */
-const PATIENCE = 5000;
+/** Milliseconds that the watch has to show the attachment that a request is for: the volume is guarded meanwhile. */
+const PATIENCE = 1000;
 
 /** Attachments as Kubernetes has them. Nothing is kept here that decides anything: a restart loses nothing. */
 export class KubernetesAttachments implements Attachments {

@@ -4,6 +4,7 @@ import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { log } from "../runtime/log.ts";
 import type { Annotations } from "./annotations.ts";
 import { atWork, type NodeObject, whyDangerous } from "./danger.ts";
+import { byAge } from "./decide.ts";
 import type { Pv } from "./objects.ts";
 import type { Tell } from "./tell.ts";
 import type { Seen, View } from "./view.ts";
@@ -44,7 +45,10 @@ export class Release {
     this.#options = options;
   }
 
-  /** @throws {Unreachable} while a node that may still write is not cut off, or nobody can say whether it may */
+  /**
+   * @throws {Unreachable} while a node that may still write is not cut off, or nobody can say whether it may
+   * @throws {Busy} when one that would have to be cut off has been given the volume anew: the request is late
+   */
   async letGo(volumeId: string, leaving: readonly string[], signal: AbortSignal): Promise<void> {
     const { view, kube, driver, fence } = this.#options;
     const pv = view.pv(volumeId);
@@ -62,6 +66,8 @@ export class Release {
     const had = all.filter(({ nodeId, attached }) => attached && dangers.some((each) => each.nodeId === nodeId));
     const cut = dangers.filter(({ nodeId }) => had.some((each) => each.nodeId === nodeId));
     if (!fence) return this.#risk(volumeId, cut);
+    const stays = had.find(({ deleting }) => !deleting)?.nodeId;
+    if (stays) throw new Busy(`${volumeId} stays with ${stays}: its attachment there is a new one that nobody deletes`);
     const nqns = new Set(had.map(({ nqn }) => nqn));
     for (const nqn of nqns) if (pv) await this.#options.annotations.owe(pv.name, nqn, signal);
     // Again: who came before the note was written may have been given the volume, who comes later reads the note.
@@ -83,13 +89,12 @@ export class Release {
     const pv = view.pv(volumeId);
     if (!pv || !fence || await this.#owed(pv, signal) === undefined) return;
     const all = await view.current(volumeId, signal);
-    if (all.some((each) => each.attached && each.nodeId === nodeId)) return;
     const leaver = all.find(({ deleting }) => deleting);
     if (leaver) {
       throw new Busy(`${volumeId} waits for ${nodeId}: ${leaver.nodeId} leaves, and may have to be cut off first`);
     }
     if (all.some(({ attached }) => attached)) return;
-    const [oldest] = all;
+    const [oldest] = [...all].sort(byAge);
     if (oldest?.nodeId === nodeId) return await this.#pay(volumeId, pv, [], signal);
     throw new Busy(
       `${volumeId} waits for ${nodeId}: ${oldest?.nodeId} asked earlier, and a node that left is cut off first`,

@@ -1,62 +1,8 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { Unreachable } from "../runtime/errors.ts";
-import { atWork, type NodeObject, whyDangerous } from "./danger.ts";
+import { Busy, Unreachable } from "../runtime/errors.ts";
 import type { FakeApi } from "./fake_api.ts";
-import { holding } from "./fake_export.ts";
-import {
-  annotationsOf,
-  DRIVER,
-  dropAttachment,
-  ID,
-  node,
-  NODES,
-  NQN,
-  putAttachment,
-  PV,
-  PVS,
-} from "./fake_controller.ts";
-
-const volume = { driver: DRIVER, handle: ID };
-
-Deno.test("whyDangerous() trusts only a node that is there, Ready, in service, and does not list the volume", () => {
-  const odd: NodeObject = { metadata: { name: "odd" } };
-  const notReady = { metadata: { name: "n" }, status: { conditions: [{ type: "MemoryPressure", status: "True" }] } };
-  const table: [NodeObject | undefined, string | undefined][] = [
-    [undefined, "gone from Kubernetes"],
-    [odd, "not Ready (it does not say)"],
-    [{ ...odd, status: {} }, "not Ready (it does not say)"],
-    [notReady, "not Ready (it does not say)"],
-    [node("n", { ready: "False" }), "not Ready (False)"],
-    [node("n", { ready: "Unknown" }), "not Ready (Unknown)"],
-    [node("n", { outOfService: true }), "out-of-service"],
-    [node("n", { inUse: ["other", ID] }), "volumesInUse"],
-    [node("n", { inUse: [`${ID}0`, "other"] }), undefined],
-    [node("n"), undefined],
-  ];
-  for (const [given, why] of table) {
-    const said = whyDangerous(given, volume);
-    if (why === undefined) assertEquals(said, undefined);
-    else assertStringIncludes(said ?? "", why);
-  }
-});
-
-Deno.test("atWork() takes claims for others at work, except where one that leaves had the only place", () => {
-  const of = (nodeId: string, attached: boolean) => ({
-    uid: nodeId,
-    nodeId,
-    attached,
-    deleting: false,
-    created: 0,
-    seen: 0,
-  });
-  const names = (all: { nodeId: string }[]) => all.map(({ nodeId }) => nodeId).join();
-  const all = [of("a", true), of("b", false)];
-  assertEquals(names(atWork(all, ["a"], "single")), "");
-  assertEquals(names(atWork(all, ["a"], "multi")), "b");
-  assertEquals(names(atWork([of("a", false), of("b", false)], ["a"], "single")), "b");
-  assertEquals(names(atWork([of("a", true), of("b", true)], ["a"], "single")), "b");
-  assertEquals(names(atWork(all, ["a", "b"], "multi")), "");
-});
+import { holding, owe } from "./fake_export.ts";
+import { annotationsOf, dropAttachment, ID, node, NODES, NQN, putAttachment, PVS } from "./fake_controller.ts";
 
 const dangers: [string, (api: FakeApi) => void][] = [
   ["the node is gone", (api) => api.remove(NODES, "a")],
@@ -139,24 +85,92 @@ Deno.test("detach() cuts nobody off while another is at work, owes it on the PV,
   });
 });
 
-Deno.test("attach() makes up for an owed fence before a lonely node gets the volume, and not while it cannot", async () => {
-  await holding([], async (it, disk, again) => {
-    it.api.change(PVS, PV, ({ metadata }) => metadata.annotations = { "rds.csi.srvlab.io/fence-owed": NQN });
-    putAttachment(it.api, "b");
-    disk.broken = true;
-    await assertRejects(() => again("b"), Unreachable);
-    assertEquals(it.granted, []);
-    disk.broken = false;
-    assertEquals(await again("b"), `${NQN}.g1`);
-    assertEquals(annotationsOf(it.api)["fence-owed"], undefined);
-  }, { mode: "multi" });
-});
-
 Deno.test("detach() of all cuts off once for all of them that are dangerous", async () => {
   await holding(["a", "b"], async (it, disk) => {
     it.api.remove(NODES, "a");
     it.api.remove(NODES, "b");
     await it.detach(undefined);
     assertEquals(disk.generation, 1);
+  });
+});
+
+Deno.test("detach() of a node that asked for the volume in vain owes no fence: it was never told where it is", async () => {
+  await holding(["a", "b"], async (it, disk) => {
+    putAttachment(it.api, "c", { created: 9000 });
+    it.api.put(NODES, node("c", { ready: "Unknown" }));
+    await it.detach("c");
+    assertEquals([annotationsOf(it.api)["fence-owed"], disk.asked], [undefined, []]);
+  });
+});
+
+Deno.test("detach() makes up for a fence that was begun and not answered, though the node is well again", async () => {
+  await holding(["a"], async (it, disk) => {
+    it.api.put(NODES, node("a", { ready: "Unknown" }));
+    disk.broken = true; // RouterOS got it, and may do it later: the next node would be told an NQN that ends then.
+    await assertRejects(() => it.detach("a"), Unreachable);
+    disk.broken = false;
+    it.api.put(NODES, node("a"));
+    await it.detach("a");
+    assertEquals([disk.generation, annotationsOf(it.api)["fence-owed"]], [1, undefined]);
+  });
+});
+
+Deno.test("detach() that makes up for one fence leaves the note of another that came in between", async () => {
+  await holding(["b"], async (it, disk) => {
+    owe(it.api, NQN);
+    let first = true;
+    it.kube.before = (verb, path) => {
+      // Another replica lets a node go that has the new NQN, after this one's fence and before it takes its note away.
+      if (!first || disk.generation !== 1 || verb !== "GET" || !path.startsWith(PVS)) return;
+      first = false;
+      owe(it.api, `${NQN}.g1`);
+    };
+    await it.detach("b");
+    assertEquals(annotationsOf(it.api)["fence-owed"], `${NQN}.g1`, "a node that may still write was forgotten");
+  }, { mode: "multi" });
+});
+
+Deno.test("detach() goes by the NQN that the node has, not by one that its watch still shows", async () => {
+  await holding(["a"], async (it, disk) => {
+    it.kube.hold();
+    disk.generation = 1;
+    putAttachment(it.api, "a", { uid: "new", nqn: `${NQN}.g1`, created: 5000 }); // Came back, by way of the other replica.
+    it.api.remove(NODES, "a");
+    await it.detach("a");
+    assertEquals(disk.generation, 2, "a can still write");
+  });
+});
+
+Deno.test("detach() cuts nobody off who came while it wrote its note: that one may have been given the volume already", async () => {
+  await holding(["a"], async (it, disk) => {
+    it.api.put(NODES, node("a", { inUse: [ID] }));
+    it.kube.before = (verb) => {
+      if (verb === "PATCH") putAttachment(it.api, "b", { created: 5000 });
+    };
+    await it.detach("a");
+    assertEquals([disk.generation, annotationsOf(it.api)["fence-owed"]], [0, NQN]);
+    assertStringIncludes(it.messages, "while b uses it");
+  }, { mode: "multi" });
+});
+
+Deno.test("detach() of two nodes with different NQNs owes a fence for any: the next generation, whatever is exported", async () => {
+  await holding(["c"], async (it, disk) => {
+    owe(it.api, `${NQN}.g1`); // A backup of RouterOS was played back since.
+    putAttachment(it.api, "a", { nqn: NQN, created: 5000 });
+    it.api.remove(NODES, "a");
+    await it.detach("a");
+    assertEquals([annotationsOf(it.api)["fence-owed"], disk.asked], ["any", []]);
+    dropAttachment(it.api, "a");
+    await it.detach("c");
+    assertEquals([annotationsOf(it.api)["fence-owed"], disk.asked, disk.generation], [undefined, [undefined], 1]);
+  }, { mode: "multi" });
+});
+
+Deno.test("detach() that is late cuts off nobody who has been given the volume anew since", async () => {
+  await holding(["a"], async (it, disk) => {
+    it.api.put(NODES, node("a", { inUse: [ID] })); // Rightly: nobody deletes its attachment.
+    const { signal } = it;
+    await assertRejects(() => it.clock.until(it.attachments.detach(ID, "a", signal)), Busy, "stays with a");
+    assertEquals([disk.asked, annotationsOf(it.api)], [[], {}]);
   });
 });

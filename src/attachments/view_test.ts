@@ -1,9 +1,19 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Kube } from "../kube/client.ts";
-import { Unreachable } from "../runtime/errors.ts";
+import { Cancelled, Unreachable } from "../runtime/errors.ts";
 import { ATTACHMENTS, FakeApi, PVS } from "./fake_api.ts";
 import { FakeClock } from "./fake_clock.ts";
-import { attachment, DRIVER, dropAttachment, FakeController, ID, NQN, putAttachment, pv } from "./fake_controller.ts";
+import {
+  attachment,
+  DRIVER,
+  dropAttachment,
+  FakeController,
+  ID,
+  NQN,
+  putAttachment,
+  PV,
+  pv,
+} from "./fake_controller.ts";
 import { View } from "./view.ts";
 
 /** A view of what `before` has put there. */
@@ -115,6 +125,72 @@ Deno.test("View.resolve() looks up the PV that an attachment names and the watch
     await it.clock.until(it.view.resolve(signal));
     assertEquals([nodesOf(it), it.view.pv(ID)?.mode], [["a"], "multi"]);
   });
+});
+
+Deno.test("View.current() lists at that moment; those who ask while a list is under way share the next one, and a failed one fails nobody else", async () => {
+  await viewing((api) => {
+    api.put(PVS, pv());
+    putAttachment(api, "a", { nqn: NQN });
+  }, async (it) => {
+    const lists: PromiseWithResolvers<void>[] = [];
+    it.kube.after = async (verb) => {
+      if (verb === "LIST") await lists[lists.push(Promise.withResolvers<void>()) - 1]?.promise;
+    };
+    const ask = async () => (await it.view.current(ID, it.signal)).map(({ nodeId }) => nodeId);
+    const first = ask();
+    await it.clock.idle();
+    putAttachment(it.api, "b", { created: 1000 });
+    const [second, third] = [assertRejects(ask, Unreachable, "500"), assertRejects(ask, Unreachable, "500")];
+    await it.clock.idle();
+    assertEquals(lists.length, 1);
+    lists[0]?.resolve();
+    assertEquals(await first, ["a"], "what came after the list had begun cannot be in it");
+    await it.clock.idle();
+    const fourth = ask();
+    await it.clock.idle();
+    assertEquals(lists.length, 2);
+    lists[1]?.reject(new Unreachable("500"));
+    await Promise.all([second, third]);
+    await it.clock.idle();
+    assertEquals(lists.length, 3);
+    lists[2]?.resolve();
+    assertEquals(await fourth, ["a", "b"]);
+  });
+});
+
+Deno.test("View.current() knows the volume of an attachment whose PV the watch has not shown, and ends with the caller", async () => {
+  await viewing(() => {}, async (it) => {
+    it.kube.hold();
+    it.api.put(PVS, pv());
+    putAttachment(it.api, "a", { nqn: NQN });
+    const all = await it.clock.until(it.view.current(ID, it.signal));
+    assertEquals(all.map(({ nodeId }) => nodeId), ["a"]);
+    const caller = new AbortController();
+    it.kube.after = () => new Promise(() => {});
+    const waiting = assertRejects(() => it.view.current(ID, caller.signal), Cancelled);
+    await it.clock.idle();
+    caller.abort();
+    await waiting;
+  });
+});
+
+Deno.test("View knows PVs and attachments that came between the two lists of its start, and asks for none alone, not for one that is gone either", async () => {
+  using clock = new FakeClock();
+  const api = new FakeApi();
+  putAttachment(api, "a", { nqn: NQN });
+  putAttachment(api, "c", { pv: "gone" });
+  const it = new FakeController(api, clock);
+  it.kube.before = (verb, path) => {
+    if (verb !== "LIST" || path !== PVS) return;
+    api.put(PVS, pv(PV, { modes: ["ReadWriteMany"] }));
+    putAttachment(api, "b", { created: 1000 });
+    it.kube.wake();
+  };
+  await it.start();
+  assertEquals([nodesOf(it), it.view.pv(ID)?.mode], [["a", "b"], "multi"]);
+  await clock.until(it.view.resolve(it.signal));
+  assertEquals(it.kube.asked.filter((asked) => asked.startsWith("GET")), []);
+  await it.stop();
 });
 
 Deno.test("View finds 10,000 attachments and the modes of their PVs by pages of lists, and asks for no PV alone", async () => {
