@@ -33,8 +33,8 @@ export type Decision =
 const MOST = { single: 1, multi: 2 } as const;
 
 /**
- * Milliseconds after which a grant that was answered has appeared, or never will: the longest way of an attacher's patch
- * (30 s), and the longest that a watch may be behind before it grants nothing (90 s), with room to spare.
+ * Milliseconds after which a grant that was answered has appeared, or never will: the API server gives a request 60 s, and
+ * the attacher's patch follows the answer. What is decided so is decided on a list from a quorum.
  */
 export const SETTLED = 150_000;
 

@@ -90,7 +90,7 @@ export class KubernetesAttachments implements Attachments {
       const all = nodeId === undefined ? await view.current(volumeId, signal) : view.of(volumeId);
       const leaving = nodeId === undefined ? [...new Set(all.map((each) => each.nodeId))] : [nodeId];
       const pv = view.pv(volumeId);
-      await this.#release.letGo(volumeId, leaving, signal);
+      await this.#release.letGo(volumeId, { leaving, isNamed: nodeId !== undefined }, signal);
       const rest = all.filter((each) => each.attached && !leaving.includes(each.nodeId));
       await this.#show(pv, rest, signal).catch((error) =>
         log.warn("the annotations of a PV still show a node that has left", { volumeId, pv: pv?.name, error })

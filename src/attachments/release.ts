@@ -47,9 +47,14 @@ export class Release {
 
   /**
    * @throws {Unreachable} while a node that may still write is not cut off, or nobody can say whether it may
+   * @param isNamed the request names the node; one for all nodes is meant for all that there are
    * @throws {Busy} when one that would have to be cut off has been given the volume anew: the request is late
    */
-  async letGo(volumeId: string, leaving: readonly string[], signal: AbortSignal): Promise<void> {
+  async letGo(
+    volumeId: string,
+    { leaving, isNamed }: { leaving: readonly string[]; isNamed: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { view, kube, driver, fence } = this.#options;
     const pv = view.pv(volumeId);
     const dangers: Danger[] = [];
@@ -67,7 +72,9 @@ export class Release {
     const cut = dangers.filter(({ nodeId }) => had.some((each) => each.nodeId === nodeId));
     if (!fence) return this.#risk(volumeId, cut);
     const stays = had.find(({ deleting }) => !deleting)?.nodeId;
-    if (stays) throw new Busy(`${volumeId} stays with ${stays}: its attachment there is a new one that nobody deletes`);
+    if (stays && isNamed) {
+      throw new Busy(`${volumeId} stays with ${stays}: its attachment there is a new one that nobody deletes`);
+    }
     const nqns = new Set(had.map(({ nqn }) => nqn));
     for (const nqn of nqns) if (pv) await this.#options.annotations.owe(pv.name, nqn, signal);
     // Again: who came before the note was written may have been given the volume, who comes later reads the note.
