@@ -1,14 +1,17 @@
 /**
- * Runs layers of tests: all, or those named. `RDS_CSI_REQUIRE=all` makes whatever is skipped a failure.
+ * Runs layers of tests: all, or those named. `RDS_CSI_REQUIRE=all` makes whatever is skipped a failure; `--soak` goes on
+ * for much longer where tests are random.
  * @module
  */
 import { print, type Result, runLayer, summary } from "./lab/layer.ts";
 import { layers } from "./layers.ts";
 
-const wanted = new Set(Deno.args);
-const unknown = Deno.args.filter((name) => !layers.some((layer) => layer.name === name));
+const wanted = new Set(Deno.args.filter((arg) => arg !== "--soak"));
+if (Deno.args.includes("--soak")) Deno.env.set("RDS_CSI_SOAK", "1");
+const unknown = [...wanted].filter((name) => !layers.some((layer) => layer.name === name));
 if (unknown.length > 0) {
-  print(`there is no layer ${unknown.join(", ")}: there are ${layers.map(({ name }) => name).join(", ")}\n`);
+  const names = layers.map(({ name }) => name).join(", ");
+  print(`there is no layer ${unknown.join(", ")}: there are ${names}; --soak makes random tests longer\n`);
   Deno.exit(2);
 }
 

@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { type Rule, rules } from "./model_controller.ts";
 import { World } from "./model_world.ts";
 
-const STEPS = Number(Deno.env.get("RDS_CSI_MODEL_STEPS") ?? 4_000_000);
+const STEPS = Number(Deno.env.get("RDS_CSI_MODEL_STEPS") ?? (Deno.env.get("RDS_CSI_SOAK") ? 80_000_000 : 4_000_000));
 const HISTORY = 200;
 /** Histories that follow from one seed that fast-check draws: drawing each of them would take longer than running it. */
 const SERIES = 1000;

@@ -7,5 +7,6 @@ import { unshare } from "../lab/namespace.ts";
 
 const [file = ""] = Deno.args;
 // What a file that is ended early leaves running must not go on beside the next one.
-const counts = await denoTestFiles("tests/kubernetes", { atOnce: 2, by: ["unshare", ...unshare] });
+const soak = Deno.env.get("RDS_CSI_SOAK") ? { limit: 1_800_000 } : {};
+const counts = await denoTestFiles("tests/kubernetes", { atOnce: 2, by: ["unshare", ...unshare], ...soak });
 await Deno.writeTextFile(file, JSON.stringify(counts));

@@ -1,6 +1,6 @@
 /**
- * Two replicas that are killed under load. `RDS_CSI_KILLS` says how often (10; more than 20 take longer than one file has
- * in the whole run: call it alone), `RDS_CSI_SEED` repeats a run's choices.
+ * Two replicas that are killed under load. `RDS_CSI_KILLS` says how often (10, or 50 with `--soak`; more than 20 take longer
+ * than a file has without it), `RDS_CSI_SEED` repeats a run's choices.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -14,7 +14,7 @@ import { assertSameVolumes, Dice, Load, removeAll } from "./load.ts";
 import { scenarios } from "./scenarios.ts";
 import { assertNothingLeft, metricOf } from "./steps.ts";
 
-const KILLS = Number(Deno.env.get("RDS_CSI_KILLS") ?? 10);
+const KILLS = Number(Deno.env.get("RDS_CSI_KILLS") ?? (Deno.env.get("RDS_CSI_SOAK") ? 50 : 10));
 const SEED = Number(Deno.env.get("RDS_CSI_SEED") ?? Date.now() % 1_000_000);
 /** Milliseconds without any change after which something that could move is stuck. */
 const STUCK = 20_000;
