@@ -167,7 +167,10 @@ function orphansOf(
   return new Orphans({
     volumes,
     handles: (signal) => handlesOf(kube, driverName, signal),
-    inUse: (volumeId) => view.of(volumeId).length > 0,
+    inUse(volumeId) {
+      view.assertFresh();
+      return view.of(volumeId).length > 0;
+    },
     clusterId,
     action,
     grace: config.orphanGracePeriod,
