@@ -6,7 +6,7 @@ import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { Annotations } from "./annotations.ts";
 import type { Attachments } from "./attachments.ts";
 import { whyLost } from "./danger.ts";
-import { type AccessMode, decide, type Request } from "./decide.ts";
+import { type AccessMode, decide, type Decision, type Request } from "./decide.ts";
 import type { MachineLock } from "./machine_lock.ts";
 import type { Pv } from "./objects.ts";
 import { type Fence, findNode, Release } from "./release.ts";
@@ -65,12 +65,15 @@ export class KubernetesAttachments implements Attachments {
     return await this.#counted("attach", this.#options.metrics.attaches, async () => {
       const { view } = this.#options;
       const { nodeId } = request;
+      await view.until(() => view.of(volumeId).some((each) => each.nodeId === nodeId), PATIENCE, signal);
+      // At once, so that one who asks in vain, again and again, does not guard the volume against those who let go of it.
+      view.assertFresh();
+      this.#assertNotRefused(volumeId, request, view.of(volumeId));
       if (!await findNode(this.#options.kube, nodeId, signal)) {
         throw new NotFound(
           `Kubernetes has no node '${nodeId}': was it removed, or does --node-id differ from its name?`,
         );
       }
-      await view.until(() => view.of(volumeId).some((each) => each.nodeId === nodeId), PATIENCE, signal);
       const turn = await this.#turn(volumeId, signal);
       try {
         const prepared = await this.#attach(volumeId, request, prepare, signal);
@@ -152,31 +155,41 @@ export class KubernetesAttachments implements Attachments {
     request: Request,
     signal: AbortSignal,
   ): Promise<Decided> {
-    const { view, now, metrics } = this.#options;
+    const { view } = this.#options;
     const { nodeId } = request;
     await this.#known(volumeId, signal);
     await this.#assertOwnIsSeen(volumeId, nodeId, signal);
-    const mode: AccessMode = view.pv(volumeId)?.mode === "multi" ? request.mode : "single";
+    const mode = this.#modeOf(volumeId, request);
     let all = view.of(volumeId);
-    let decision = decide(all, { nodeId, mode }, now());
+    let decision = this.#assertNotRefused(volumeId, request, all);
     if (decision.kind === "grant" && all.length > 1) {
       // Beside others nothing is given on a watch's word: that it lives does not prove how far it has come.
       all = await view.current(volumeId, signal);
-      decision = decide(all, { nodeId, mode }, now());
+      decision = this.#assertNotRefused(volumeId, request, all);
     }
     if (decision.kind === "wait") throw new Busy(`${volumeId} waits for ${nodeId}: ${decision.why}`);
-    if (decision.kind === "refuse") {
-      metrics.conflicts.inc();
-      const message = `${volumeId} is refused to ${nodeId}: ${decision.why}`;
-      this.#tell(volumeId, "AttachmentConflict", message);
-      throw new FailedPrecondition(message);
-    }
     const isNew = decision.kind === "grant";
     const others = all.filter((each) => each.nodeId !== nodeId);
     if (isNew) await this.#assertNobodyIsLost(volumeId, others.filter(({ attached }) => attached), signal);
     // Claims beside a ReadWriteOnce grant were given nothing: that is what the grant has waited for.
     const alone = isNew && (mode === "single" ? others.every(({ attached }) => !attached) : others.length === 0);
     return { all, own: all.find((each) => each.nodeId === nodeId) as Seen, isNew, alone };
+  }
+
+  #modeOf(volumeId: string, { mode }: Request): AccessMode {
+    return this.#options.view.pv(volumeId)?.mode === "multi" ? mode : "single";
+  }
+
+  /** @throws {FailedPrecondition} when others have the volume, or asked for it earlier; it is counted and told */
+  #assertNotRefused(volumeId: string, request: Request, all: readonly Seen[]): Decision {
+    const { metrics, now } = this.#options;
+    const { nodeId } = request;
+    const decision = decide(all, { nodeId, mode: this.#modeOf(volumeId, request) }, now());
+    if (decision.kind !== "refuse") return decision;
+    metrics.conflicts.inc();
+    const message = `${volumeId} is refused to ${nodeId}: ${decision.why}`;
+    this.#tell(volumeId, "AttachmentConflict", message);
+    throw new FailedPrecondition(message);
   }
 
   /**

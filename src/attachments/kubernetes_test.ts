@@ -228,6 +228,7 @@ Deno.test("detach() frees nothing by itself: only when the attachment is gone or
     it.api.remove(NODES, "a");
     await assertRejects(() => it.attach("b"), FailedPrecondition, "attached to a");
     dropAttachment(it.api, "a");
+    await clock.advance(1); // The watch tells it.
     await it.attach("b");
   });
 });
