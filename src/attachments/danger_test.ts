@@ -26,6 +26,18 @@ Deno.test("whyDangerous() trusts only a node that is there, Ready, in service, a
   }
 });
 
+Deno.test("whyDangerous() trusts no node that was made anew since it was given the volume: its namesake may still write", () => {
+  const born = (creationTimestamp: string) => {
+    const made = node("n");
+    return { ...made, metadata: { ...made.metadata, creationTimestamp } };
+  };
+  const since = Date.parse("2026-01-01T12:00:00Z");
+  const why = (creationTimestamp: string) => whyDangerous(born(creationTimestamp), { ...volume, since });
+  assertStringIncludes(why("2026-01-01T12:00:01Z") ?? "", "made anew");
+  for (const earlier of ["2026-01-01T12:00:00Z", "2025-01-01T00:00:00Z"]) assertEquals(why(earlier), undefined);
+  assertEquals(whyDangerous(born("2026-01-01T12:00:01Z"), volume), undefined, "what is not known says nothing");
+});
+
 Deno.test("atWork() takes claims for others at work, except where one that leaves had the only place", () => {
   const of = (nodeId: string, attached: boolean) => ({
     uid: nodeId,

@@ -144,9 +144,12 @@ scenario(
     );
     // What is owed is not forgotten by a controller that starts anew.
     await cluster.crash();
+    assertEquals(await metricOf(cluster, "fences_owed"), 1);
     await setReady(cluster, "node-a", true);
     await detach(cluster, "owed-b");
     assertEquals(nqnOf(cluster, id), `${nqn}.g1`);
+    const paid = async () => await metricOf(cluster, "fences_owed") === 0 || undefined;
+    await cluster.kube.wait("the metric to say that nothing is owed", paid);
     await attach(cluster, "owed-c", { node: "node-c", volume: name });
     assertEquals((await attached(cluster, "owed-c"))["nvme_nqn"], `${nqn}.g1`);
     await detach(cluster, "owed-c");
