@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { status } from "@grpc/grpc-js";
 import { Controller, VolumeCapability_AccessMode_Mode as Mode } from "../../proto/gen/csi_pb.ts";
 import { connect } from "../../src/csi/rpc.ts";
 import { type Cluster, controllerUser, DRIVER, setRules, WORK } from "../lab/kubernetes/cluster.ts";
@@ -44,14 +45,23 @@ async function refusal({ kube }: Cluster, call: () => Promise<unknown>, reason: 
   }, { seen: () => seen });
 }
 
+/** Calls as a sidecar does: again while another call for the volume is under way. */
+async function answered<T>({ kube }: Cluster, call: () => Promise<T>): Promise<T> {
+  return await kube.wait("an answer", () =>
+    call().catch((error) => {
+      if (error?.code !== status.ABORTED) throw error;
+      return undefined;
+    }));
+}
+
 /** The nodes that have a volume, by ControllerGetVolume and by ListVolumes, which must agree. */
 async function published(cluster: Cluster, volumeId: string): Promise<string[]> {
   using controller = csi(cluster);
-  const { status } = await controller.controllerGetVolume({ volumeId });
+  const { status: found } = await controller.controllerGetVolume({ volumeId });
   const { entries } = await controller.listVolumes({});
   const listed = entries.find(({ volume }) => volume?.volumeId === volumeId)?.status?.publishedNodeIds;
-  assertEquals(listed, status?.publishedNodeIds);
-  return [...status?.publishedNodeIds ?? []].sort();
+  assertEquals(listed, found?.publishedNodeIds);
+  return [...found?.publishedNodeIds ?? []].sort();
 }
 
 /** What the metrics say of attachments. */
@@ -207,7 +217,7 @@ scenario(
       await kube.delete(objects.volumeAttachments, { name });
     }
     await kube.wait("nobody to have it", async () => (await counted(cluster)).claimed === 0 || undefined);
-    await controller.deleteVolume({ volumeId: id });
+    await answered(cluster, () => controller.deleteVolume({ volumeId: id }));
   },
 );
 
@@ -302,14 +312,14 @@ scenario(
     const nqn = diskOf(cluster, id)?.["nvme-tcp-server-nqn"];
     await setReady(cluster, "node-b", false);
     using controller = csi(cluster);
-    await controller.controllerUnpublishVolume({ volumeId: id });
+    await answered(cluster, () => controller.controllerUnpublishVolume({ volumeId: id }));
     assertEquals(diskOf(cluster, id)?.["nvme-tcp-server-nqn"], `${nqn}.g1`);
     for (const node of ["node-a", "node-b"]) await eventOf(cluster, "everywhere", `was detached from ${node}`);
     const { metadata } = await cluster.kube.get(objects.persistentVolumes, { name });
     assertEquals(metadata.annotations?.["rds.csi.srvlab.io/attached-node"], undefined);
     // Who has it is still what the VolumeAttachments say.
     assertEquals(await published(cluster, id), ["node-a", "node-b"]);
-    await controller.controllerUnpublishVolume({ volumeId: id });
+    await answered(cluster, () => controller.controllerUnpublishVolume({ volumeId: id }));
     await controller.controllerUnpublishVolume({ volumeId: `pvc-${"f".repeat(28)}` });
     assertEquals(diskOf(cluster, id)?.["nvme-tcp-server-nqn"], `${nqn}.g1`, "it was cut off twice");
     await setReady(cluster, "node-b", true);
