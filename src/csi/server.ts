@@ -41,19 +41,22 @@ export interface ServerOptions {
   /** A group that may use it besides its owner. */
   group?: number | undefined;
   metrics: Pick<Metrics, "grpcCalls" | "grpcDuration">;
+  /** Guards volumes, by `keyOf`: shared with work that is done behind the calls. */
+  lock?: KeyedLock;
 }
 
 /** CSI on a unix socket. Handlers know nothing of log, metrics, guards, deadlines and codes: that is done around them. */
 export class CsiServer {
   readonly #options: ServerOptions;
   readonly #server = new grpc.Server();
-  readonly #lock = new KeyedLock();
+  readonly #lock: KeyedLock;
   readonly #running = new Set<{ abort(why: Error): void; ended: Promise<void> }>();
   #requests = 0;
   #stopping = false;
 
   constructor(options: ServerOptions) {
     this.#options = options;
+    this.#lock = options.lock ?? new KeyedLock();
   }
 
   add<S extends DescService>(service: S, handlers: Handlers<S>): void {

@@ -4,6 +4,7 @@ import { MountTable } from "../mounts/mountinfo.ts";
 import { Sessions } from "../nvme/session.ts";
 import { Sysfs } from "../nvme/sysfs.ts";
 import type { Commands } from "../runtime/command.ts";
+import type { Cluster } from "./cluster.ts";
 import { Records } from "./records.ts";
 
 /** How long the node waits for what, in milliseconds. */
@@ -43,6 +44,10 @@ export interface StagingOptions {
   /** The managed NQN prefix, validated. */
   prefix: string;
   recordsFolder: string;
+  /** The kubelet's folder, which holds its pods. `/var/lib/kubelet` by default. */
+  kubeletFolder?: string;
+  /** Undefined: there is no Kubernetes (`--standalone`). */
+  cluster?: Cluster | undefined;
   deadlines?: Partial<NodeDeadlines>;
   host?: { hostNqn?: string | undefined; hostId?: string | undefined };
 }
@@ -51,6 +56,8 @@ export interface StagingOptions {
 export interface StagingParts {
   readonly commands: Commands;
   readonly prefix: string;
+  readonly kubeletFolder: string;
+  readonly cluster: Cluster | undefined;
   readonly host: { hostNqn?: string | undefined; hostId?: string | undefined };
   readonly deadlines: NodeDeadlines;
   readonly sysfs: Sysfs;
@@ -73,6 +80,8 @@ export function stagingParts(options: StagingOptions): StagingParts {
   return {
     commands,
     prefix,
+    kubeletFolder: options.kubeletFolder ?? "/var/lib/kubelet",
+    cluster: options.cluster,
     deadlines,
     sysfs,
     host: options.host ?? {},

@@ -1,4 +1,5 @@
 import { isVolumeId } from "../nvme/nqn.ts";
+import type { Target } from "../nvme/session.ts";
 import { FailedPrecondition, messageOf } from "../runtime/errors.ts";
 
 /** What the node notes of a staged volume. A hint that may be lost: sysfs and mountinfo are the truth. */
@@ -9,6 +10,12 @@ export interface StagingRecord {
   /** The device's number when it was staged. */
   majorMinor: string;
   stagingPath: string;
+  /** Name of its PV, where the node was told it. */
+  pv?: string;
+  /** How its session was made: what it is made with again when the kernel has given it up. */
+  target?: Target;
+  /** Unstaging has begun: nothing of the volume is needed on this node any more. */
+  unstaging?: true;
   /** Device nodes that were published. */
   targets?: string[];
   /** The filesystem that is being made on the device of this NQN: written before mkfs begins, gone once it has ended well. */
@@ -18,15 +25,24 @@ export interface StagingRecord {
 }
 
 const texts = ["volumeId", "nqn", "kind", "majorMinor", "stagingPath"] as const;
-const optionalTexts = ["mkfs", "readOnlyTarget"] as const;
+const optionalTexts = ["pv", "mkfs", "readOnlyTarget"] as const;
 
 function isRecord(value: unknown): value is StagingRecord {
   const record = value as Record<string, unknown> | null;
   return typeof record === "object" && record !== null && texts.every((key) => typeof record[key] === "string") &&
     optionalTexts.every((key) => record[key] === undefined || typeof record[key] === "string") &&
     (record.kind === "filesystem" || record.kind === "block") &&
+    (record.unstaging === undefined || record.unstaging === true) && isTarget(record.target) &&
     (record.targets === undefined ||
       (Array.isArray(record.targets) && record.targets.every((each) => typeof each === "string")));
+}
+
+function isTarget(value: unknown): boolean {
+  if (value === undefined) return true;
+  const target = value as Record<string, unknown> | null;
+  return typeof target === "object" && target !== null && typeof target.nqn === "string" &&
+    typeof target.address === "string" &&
+    ["port", "ctrlLossTmo", "reconnectDelay", "keepAliveTmo"].every((key) => Number.isInteger(target[key]));
 }
 
 /** One small file a volume in a folder beside the plugin's socket. */

@@ -53,7 +53,9 @@ async function stageConnected(
   await requireKind(parts, kind, { volumeId, device, record: before, ...options });
   const { nqn, majorMinor } = device;
   const targets = before?.targets ? { targets: before.targets } : {};
-  const record: StagingRecord = { volumeId, nqn, kind, majorMinor, stagingPath, ...targets };
+  const pv = input.publishContext.pv_name || before?.pv;
+  const noted = { ...(pv ? { pv } : {}), target, ...targets };
+  const record: StagingRecord = { volumeId, nqn, kind, majorMinor, stagingPath, ...noted };
   // Another export has another content: what was begun on one says nothing of the next.
   const intent = before?.nqn === nqn ? before.mkfs : undefined;
   if (plan) await stageFilesystem(parts, { device, plan, record, intent }, options);
