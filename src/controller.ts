@@ -30,7 +30,7 @@ export async function startController(config: Config, version: string): Promise<
   metrics.observe({ sshQueueLength: () => connection.queueLength, sshConnected: () => connection.connected });
   connection.start();
 
-  const kube = config.standalone ? undefined : kubeOf(config);
+  const kube = config.standalone ? undefined : await kubeOf(config);
   const clusterId = kube && await clusterIdOf(config, kube);
   const volumes = volumesOf(config, { connection, metrics, clusterId });
   const kubernetes = kube && await startKubernetes(config, { kube, volumes, metrics, clusterId });

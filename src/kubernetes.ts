@@ -2,13 +2,15 @@ import { Annotations } from "./attachments/annotations.ts";
 import { KubernetesAttachments } from "./attachments/kubernetes.ts";
 import { MachineLock } from "./attachments/machine_lock.ts";
 import { Migrations } from "./attachments/migrations.ts";
-import { type PvObject, pvOf } from "./attachments/objects.ts";
+import { pvOf } from "./attachments/objects.ts";
 import { Resets } from "./attachments/resets.ts";
-import { pvPath, View } from "./attachments/view.ts";
+import { View } from "./attachments/view.ts";
 import type { Config } from "./config_read.ts";
-import { connectKube, type Kube, type KubeObject } from "./kube/client.ts";
+import type { Kube, KubeObject } from "./kube/client.ts";
+import { connectKube } from "./kube/connect.ts";
 import { Events } from "./kube/events.ts";
 import { Lease } from "./kube/lease.ts";
+import { type PvObject, pvPath } from "./kube/objects.ts";
 import { Deadline, pause } from "./runtime/deadline.ts";
 import { messageOf, Unreachable } from "./runtime/errors.ts";
 import { log } from "./runtime/log.ts";
@@ -31,7 +33,7 @@ const LAST_WORDS = 5000;
 const monotonic = () => performance.now();
 
 /** The client; what it needs is proven by the first request. */
-export function kubeOf(config: Config): Kube {
+export function kubeOf(config: Config): Promise<Kube> {
   const { kubeconfig, namespace, kubeDeadline: deadline } = config;
   return connectKube({ kubeconfig, namespace, deadline });
 }

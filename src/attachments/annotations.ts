@@ -1,8 +1,8 @@
 import type { Kube, KubeObject } from "../kube/client.ts";
 import { Conflict } from "../kube/errors.ts";
+import { pvPath, RESET } from "../kube/objects.ts";
 import { NotFound } from "../runtime/errors.ts";
-import { OWED, RESET } from "./objects.ts";
-import { pvPath } from "./view.ts";
+import { OWED } from "./objects.ts";
 
 const NODE = "rds.csi.srvlab.io/attached-node";
 const AT = "rds.csi.srvlab.io/attached-at";

@@ -1,13 +1,13 @@
 /** A controller's attachments on a fake API for tests: the real view and the real decisions, nothing else of Kubernetes. */
 import { assertEquals } from "@std/assert";
 import type { Told } from "../kube/events.ts";
+import type { PvObject, VolumeAttachmentObject } from "../kube/objects.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { ATTACHMENTS, FakeApi, FakeKube, NODES, PVS } from "./fake_api.ts";
 import { FakeClock } from "./fake_clock.ts";
 import type { NodeObject } from "./danger.ts";
 import { KubernetesAttachments, type KubernetesAttachmentsOptions } from "./kubernetes.ts";
 import type { Fence } from "./release.ts";
-import type { PvObject, VolumeAttachmentObject } from "./objects.ts";
 import { View } from "./view.ts";
 
 export const DRIVER = "rds.csi.srvlab.io";

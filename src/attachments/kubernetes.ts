@@ -1,5 +1,6 @@
 import type { Kube } from "../kube/client.ts";
 import type { Events } from "../kube/events.ts";
+import { attachmentPath } from "../kube/objects.ts";
 import { Busy, FailedPrecondition, NotFound } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
@@ -11,7 +12,7 @@ import type { MachineLock } from "./machine_lock.ts";
 import type { Pv } from "./objects.ts";
 import { type Fence, findNode, Release } from "./release.ts";
 import { type Tell, tellerOf } from "./tell.ts";
-import { attachmentPath, type Seen, type View } from "./view.ts";
+import type { Seen, View } from "./view.ts";
 
 /** Settings of {@linkcode KubernetesAttachments}. */
 export interface KubernetesAttachmentsOptions {

@@ -3,6 +3,7 @@
  * nodes, attachers and time are not, and do what chance wants.
  * @module
  */
+import type { VolumeAttachmentObject } from "../kube/objects.ts";
 import type { Disk } from "../rds/decode.ts";
 import { Unreachable } from "../runtime/errors.ts";
 import { FakeApi } from "./fake_api.ts";
@@ -20,7 +21,6 @@ import {
   pv,
   PVS,
 } from "./fake_controller.ts";
-import type { VolumeAttachmentObject } from "./objects.ts";
 import type { Fence } from "./release.ts";
 
 const NAMES = ["a", "b", "c"];

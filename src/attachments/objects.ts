@@ -1,4 +1,4 @@
-import type { KubeObject } from "../kube/client.ts";
+import { type PvObject, RESET, type VolumeAttachmentObject } from "../kube/objects.ts";
 import type { AccessMode, Attachment } from "./decide.ts";
 
 /** A claim of a pod, which a PV is bound to. */
@@ -32,28 +32,10 @@ export interface VolumeAttachment extends Omit<Attachment, "seen"> {
   nqn: string | undefined;
 }
 
-/** A VolumeAttachment (storage.k8s.io/v1), the part of it that is read. */
-export interface VolumeAttachmentObject extends KubeObject {
-  spec?: { attacher?: string; nodeName?: string; source?: { persistentVolumeName?: string } };
-  status?: { attached?: boolean; attachmentMetadata?: Record<string, string> };
-}
-
-/** A PersistentVolume (v1), the part of it that is read. */
-export interface PvObject extends KubeObject {
-  spec?: {
-    accessModes?: string[];
-    csi?: { driver?: string; volumeHandle?: string; volumeAttributes?: Record<string, string> };
-    claimRef?: { namespace?: string; name?: string; uid?: string };
-  };
-}
-
 const DEFAULT_TIMEOUT = 300;
 
 /** The NQN of an export that a node may still write to: it is cut off when the last node that works with it has left. */
 export const OWED = "rds.csi.srvlab.io/fence-owed";
-
-/** Set to `true` by people; read by the node. */
-export const RESET = "rds.csi.srvlab.io/reset-circuit-breaker";
 
 /**
  * An attachment of this driver; undefined for one of another driver.

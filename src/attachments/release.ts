@@ -1,4 +1,5 @@
 import type { Kube } from "../kube/client.ts";
+import { nodePath } from "../kube/objects.ts";
 import { Busy, messageOf, NotFound } from "../runtime/errors.ts";
 import type { ControllerMetrics } from "../runtime/controller_metrics.ts";
 import { log } from "../runtime/log.ts";
@@ -171,7 +172,7 @@ export async function findNode(
   signal: AbortSignal,
 ): Promise<NodeObject | undefined> {
   try {
-    return await kube.get<NodeObject>(`/api/v1/nodes/${encodeURIComponent(name)}`, { signal });
+    return await kube.get<NodeObject>(nodePath(name), { signal });
   } catch (error) {
     if (error instanceof NotFound) return undefined;
     throw error;

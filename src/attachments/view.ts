@@ -1,16 +1,10 @@
 import type { Kube } from "../kube/client.ts";
+import { attachmentPath, type PvObject, pvPath, type VolumeAttachmentObject } from "../kube/objects.ts";
 import { Watched } from "../kube/watched.ts";
 import { abortable, Deadline } from "../runtime/deadline.ts";
 import { NotFound, Unreachable } from "../runtime/errors.ts";
 import type { Attachment } from "./decide.ts";
-import {
-  attachmentOf,
-  type Pv,
-  type PvObject,
-  pvOf,
-  type VolumeAttachment,
-  type VolumeAttachmentObject,
-} from "./objects.ts";
+import { attachmentOf, type Pv, pvOf, type VolumeAttachment } from "./objects.ts";
 
 /** An attachment as it is known. */
 export interface Seen extends Attachment, VolumeAttachment {}
@@ -28,10 +22,6 @@ export interface ViewOptions {
 
 /** Milliseconds that a watch may be without a sign of life before nothing is granted on its word. */
 export const LONGEST_BEHIND = 90_000;
-
-export const pvPath = (name = ""): string => `/api/v1/persistentvolumes${name && `/${encodeURIComponent(name)}`}`;
-export const attachmentPath = (name = ""): string =>
-  `/apis/storage.k8s.io/v1/volumeattachments${name && `/${encodeURIComponent(name)}`}`;
 
 /**
  * Who has what and who asks for what, as the API server's log has shown it so far: VolumeAttachments are the only source,

@@ -1,6 +1,5 @@
-import { KubeConfig } from "@kubernetes/client-node";
 import { abortable, Deadline, reasonOf } from "../runtime/deadline.ts";
-import { DriverError, FailedPrecondition, messageOf, Unreachable } from "../runtime/errors.ts";
+import { DriverError, messageOf, Unreachable } from "../runtime/errors.ts";
 import { TextLineStream } from "../runtime/lines.ts";
 import { kubeError, type Status } from "./errors.ts";
 
@@ -29,6 +28,8 @@ export interface WatchEvent<T> {
 export interface RequestOptions {
   signal?: AbortSignal | undefined;
   query?: Readonly<Record<string, string>>;
+  /** Asks for the objects' metadata alone: what else they have stays on the server. */
+  metadataOnly?: boolean;
 }
 
 /** What a client talks through: so that tests need no server. */
@@ -48,11 +49,10 @@ export interface KubeOptions {
 
 /** Objects in one page of a list. */
 const PAGE = 500;
+/** A list of metadata (Kubernetes API concepts, "Metadata-only fetches"). */
+const METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
-/**
- * The Kubernetes API: paths in, JSON out. Credentials are those of a kubeconfig or of the pod's service account, read by
- * Kubernetes' own client library; every request has a deadline and the caller's cancellation.
- */
+/** The Kubernetes API: paths in, JSON out. Every request has a deadline and the caller's cancellation. */
 export class Kube {
   readonly namespace: string;
   readonly #options: KubeOptions;
@@ -153,13 +153,14 @@ export class Kube {
     path: string,
     options: RequestOptions & { signal: AbortSignal; body?: object; type?: string },
   ): Promise<Response> {
-    const { signal, body, query, type = "application/json" } = options;
+    const { signal, body, query, type = "application/json", metadataOnly } = options;
     const url = `${this.#options.server}${path}${query ? `?${new URLSearchParams(query)}` : ""}`;
     try {
       signal.throwIfAborted();
       const headers = {
         ...await abortable(this.#options.headers(), signal),
         ...(body ? { "content-type": type } : {}),
+        ...(metadataOnly ? { accept: METADATA } : {}),
       };
       const init = {
         method,
@@ -175,57 +176,6 @@ export class Kube {
       throw error instanceof DriverError ? error : broken(`${method} ${path}`, error);
     }
   }
-}
-
-/**
- * A client with the credentials of a kubeconfig file, or of the pod's service account where none is named.
- * @throws {FailedPrecondition} when there are none, or they cannot be used
- */
-export function connectKube(
-  options: { kubeconfig: string | undefined; namespace: string | undefined; deadline: number },
-): Kube {
-  const config = new KubeConfig();
-  try {
-    if (options.kubeconfig) config.loadFromFile(options.kubeconfig);
-    else config.loadFromCluster();
-  } catch (error) {
-    throw unusable(messageOf(error), error);
-  }
-  const cluster = config.getCurrentCluster();
-  if (!cluster || cluster.server.includes("undefined")) throw unusable("it names no API server");
-  if (cluster.skipTLSVerify && cluster.server.startsWith("https:")) {
-    throw unusable("insecure-skip-tls-verify is not possible: name the certificate authority");
-  }
-  const namespace = options.namespace ?? config.getContextObject(config.getCurrentContext())?.namespace ?? "rds-csi";
-  return new Kube({ server: cluster.server, namespace, ...transport(config), deadline: options.deadline });
-}
-
-/** Deno's own fetch: the library makes a connection for each request. HTTP/1.1, so that no dead connection is shared. */
-function transport(config: KubeConfig): Pick<KubeOptions, "headers" | "fetch"> {
-  let made: { key: string; client: Deno.HttpClient } | undefined;
-  const prepare = async () => {
-    const https: Record<string, unknown> & { headers?: Record<string, string> } = {};
-    await config.applyToHTTPSOptions(https);
-    const [ca, cert, key] = [https["ca"], https["cert"], https["key"]].map((pem) => pem ? String(pem) : undefined);
-    const wanted = JSON.stringify([ca, cert, key]);
-    if (made?.key !== wanted) {
-      const tls = { ...(ca ? { caCerts: [ca] } : {}), ...(cert && key ? { cert, key } : {}) };
-      made = { key: wanted, client: Deno.createHttpClient({ ...tls, http2: false }) };
-    }
-    return https.headers ?? {};
-  };
-  return {
-    headers: prepare,
-    fetch: (url, init) => fetch(url, { ...init, ...(made ? { client: made.client } : {}) }),
-  };
-}
-
-function unusable(why: string, cause?: unknown): FailedPrecondition {
-  return new FailedPrecondition(
-    `the Kubernetes API cannot be used: ${why}. In a cluster the pod's service account is used; elsewhere name a file ` +
-      "with --kubeconfig; --standalone runs without Kubernetes (for trials)",
-    { cause },
-  );
 }
 
 /** @throws {Gone} and its like for what the server says went wrong; what is cut off in the middle is {@linkcode Unreachable} */

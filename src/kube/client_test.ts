@@ -71,6 +71,15 @@ Deno.test("Kube.list() reads page after page, from a quorum, and gives the versi
   assertEquals(asked.map(({ search }) => search), ["?q=1&limit=500", "?q=1&limit=500&continue=more"]);
 });
 
+Deno.test("Kube.list() asks for metadata alone where that is enough, and takes whole objects from a server without it", async () => {
+  const { fetch, inits } = answers(json({ metadata: { resourceVersion: "5" }, items: [named("a")] }));
+  const seen: string[] = [];
+  await kubeWith(fetch).list(path, ({ metadata }) => seen.push(metadata.name), { metadataOnly: true });
+  assertEquals(seen, ["a"]);
+  const { accept } = inits[0]?.headers as Record<string, string>;
+  assertEquals(accept, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json");
+});
+
 Deno.test("Kube.list() says Gone when the rest of a list is no longer to be had", async () => {
   const { fetch } = answers(
     json({ metadata: { continue: "more", resourceVersion: "5" }, items: [named("a")] }),

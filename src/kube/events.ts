@@ -3,7 +3,7 @@ import { AlreadyExists, FailedPrecondition, isRetriable, NotFound } from "../run
 import { log } from "../runtime/log.ts";
 import type { Kube } from "./client.ts";
 import { Conflict, NamespaceEnding } from "./errors.ts";
-import { type Event, eventOf, namespaceOf, type Source, timeOf, type Told } from "./event.ts";
+import { type About, type Event, eventOf, namespaceOf, type Source, timeOf, type Told } from "./event.ts";
 
 export type { About, Told } from "./event.ts";
 
@@ -24,8 +24,13 @@ export interface EventsOptions extends Source {
   wall?: () => Date;
 }
 
+/** What is told of something that has to be looked for first, behind the caller's back; what cannot be asked is asked again. */
+export interface ToldOfSought extends Omit<Told, "about"> {
+  about: (signal: AbortSignal) => Promise<About>;
+}
+
 interface Waiting {
-  told: Told;
+  told: Told | ToldOfSought;
   at: Date;
 }
 
@@ -56,6 +61,15 @@ export class Events {
 
   /** Queues it. Never waits, never throws. */
   post(told: Told): void {
+    this.#enqueue(told);
+  }
+
+  /** The same of something that has to be looked for first. */
+  postSought(told: ToldOfSought): void {
+    this.#enqueue(told);
+  }
+
+  #enqueue(told: Told | ToldOfSought): void {
     const waiting = { told, at: this.#now() };
     if (this.#closing) return this.#lose(waiting, "the driver is stopping");
     if (this.#queue.length + this.#denied.length >= LONGEST_QUEUE) return this.#lose(waiting, "too many are waiting");
@@ -154,13 +168,14 @@ export class Events {
 
   /** Made, or counted once more where the same was said already. Two who count at once may count one too few. */
   async #say({ told, at }: Waiting, signal: AbortSignal): Promise<void> {
-    const event = eventOf(told, this.#source, { at });
+    const about = typeof told.about === "function" ? await told.about(signal) : told.about;
+    const event = eventOf({ ...told, about }, this.#source, { at });
     try {
       return await this.#create(event, signal);
     } catch (error) {
       if (!(error instanceof AlreadyExists)) throw error;
     }
-    const path = `${eventsPath(namespaceOf(told.about))}/${event.metadata.name}`;
+    const path = `${eventsPath(namespaceOf(about))}/${event.metadata.name}`;
     try {
       const before = await this.#options.kube.patch<Event>(path, { lastTimestamp: timeOf(at) }, { signal });
       await this.#options.kube.patch(path, { count: (before.count ?? 1) + 1 }, { signal });
@@ -176,7 +191,8 @@ export class Events {
 
   #lose({ told }: Waiting, why: unknown): void {
     this.#options.metrics.eventsLost.inc({ reason: told.reason });
-    log.warn("an event is lost", { about: told.about.name, reason: told.reason, message: told.message, why });
+    const about = typeof told.about === "function" ? undefined : told.about.name;
+    log.warn("an event is lost", { about, reason: told.reason, message: told.message, why });
   }
 
   #now(): Date {

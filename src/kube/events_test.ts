@@ -185,3 +185,28 @@ Deno.test("Events.once() tells once for all replicas whatever the words, and thr
   assertEquals(await second.events.once(told("after 301 s"), "migration-2", signal), true);
   assertEquals(kube.all.map(({ message }) => message), ["after 300 s", "after 301 s"]);
 });
+
+Deno.test("Events.postSought() looks for what it is about behind the caller's back, and again until it is found", async () => {
+  const kube = new FakeKube();
+  const { events, counts } = eventsTo(kube);
+  const answers = [new Unreachable("away"), new TimedOut("away")];
+  const about = () => {
+    const error = answers.shift();
+    return error ? Promise.reject(error) : Promise.resolve(told().about);
+  };
+  events.postSought({ about, reason: "MountFailure", message: "broken" });
+  await until(() => kube.all.length === 1);
+  assertEquals(kube.all.map(({ involvedObject }) => involvedObject), [told().about]);
+  await events.close(5000);
+  assertEquals(counts, { "posted MountFailure": 1 });
+});
+
+Deno.test("Events.postSought() counts what is never found, and holds no other event up", async () => {
+  const kube = new FakeKube();
+  const { events, counts } = eventsTo(kube);
+  events.postSought({ about: () => Promise.reject(new Unreachable("away")), reason: "MountFailure", message: "x" });
+  events.post(told());
+  await until(() => kube.all.length === 1);
+  await events.close(20);
+  assertEquals(counts, { "posted VolumeAttached": 1, "lost MountFailure": 1 });
+});

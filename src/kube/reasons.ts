@@ -37,6 +37,42 @@ export const reasons = {
     meaning: "RouterOS has a disk or file of the driver that no PersistentVolume names.",
   },
   OrphanCleaned: { type: "Normal", meaning: "Such a disk or file was deleted." },
+  MountFailure: {
+    type: "Warning",
+    meaning:
+      "A node could not stage or publish the volume: its device, its filesystem or a mount. The message says what.",
+  },
+  ConnectionFailure: {
+    type: "Warning",
+    meaning: "A node cannot connect to the volume, or its session is not live: I/O waits until it is.",
+  },
+  ConnectionRecovery: { type: "Normal", meaning: "The volume's session is live again." },
+  StaleMountDetected: {
+    type: "Warning",
+    meaning: "A mount of the volume stands over a device that is not there any more: whoever uses it gets errors.",
+  },
+  VolumeRecovered: {
+    type: "Normal",
+    meaning: "Such a mount was made anew, or what was wrong with the volume has passed.",
+  },
+  RecoveryFailed: {
+    type: "Warning",
+    meaning: "Such a mount could not be made anew. The message says why, and what to do.",
+  },
+  CircuitBreakerOpened: {
+    type: "Warning",
+    meaning:
+      "Staging the volume failed several times in a row: the node does not try it for a while. The message says how to " +
+      "make it try at once.",
+  },
+  SessionLetGo: {
+    type: "Warning",
+    meaning: "A session that would not come back was ended, and what was mounted over it was unmounted.",
+  },
+  DuplicateHostNqn: {
+    type: "Warning",
+    meaning: "Two nodes connect with one host NQN (machines cloned from one image, most likely): give each its own.",
+  },
 } as const satisfies Record<string, { type: "Normal" | "Warning"; meaning: string }>;
 
 /** The name of one of them. */

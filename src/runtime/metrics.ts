@@ -15,6 +15,7 @@ export interface Probes {
   fencesOwed?: () => number;
   activeMigrations?: () => number | undefined;
   leads?: () => boolean;
+  breakersOpen?: () => number;
 }
 
 /** What every mode counts, in a registry of its own. Nothing is fetched from anywhere during a scrape. */
@@ -56,6 +57,7 @@ export class Metrics {
     this.#observed("leader", "1 in the replica that looks after migrations and orphans, else 0.", () => {
       return Number(probes.leads?.());
     }, probes.leads !== undefined);
+    this.#observed("circuit_breakers_open", "Volumes whose circuit breaker is open now.", probes.breakersOpen);
     this.#observed("child_processes", "External programs that run now.", probes.commandsRunning);
     this.#observed("child_processes_stuck", "External programs that could not be ended.", probes.commandsStuck);
   }

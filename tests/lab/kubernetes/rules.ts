@@ -24,6 +24,19 @@ export const namespaceRules: readonly Rule[] = [
   rule("coordination.k8s.io", "leases", "get create update"),
 ];
 
+/** What the driver's node may do in the whole cluster: the rules of its ClusterRole. It changes nothing but events. */
+export const nodeClusterRules: readonly Rule[] = [
+  rule("", "nodes persistentvolumes", "get"),
+  rule("", "pods", "list"),
+  rule("", "events", "create patch"),
+  rule("storage.k8s.io", "volumeattachments", "list"),
+];
+
+/** What it may do in the namespace that it runs in: claim its host NQN. */
+export const nodeNamespaceRules: readonly Rule[] = [
+  rule("coordination.k8s.io", "leases", "get create update"),
+];
+
 /** The rules cut down to one resource and one verb each, so that each can be taken away by itself. */
 export function singleRules(rules: readonly Rule[]): Rule[] {
   return rules.flatMap((rule) =>
