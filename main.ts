@@ -54,7 +54,9 @@ async function run(request: Run): Promise<number> {
   for (const warning of request.warnings) log.warn(warning);
   const signal = ended();
   try {
-    dropPermissions(request.mode);
+    const { mode, config } = request;
+    // The simulator runs programs for one exporter alone.
+    dropPermissions(mode, mode === "simulator" && config.exporter === "nvmet" ? ["run"] : []);
     const running = await start(request);
     log.info(`ending because of ${await signal}`);
     await running.stop();

@@ -15,6 +15,7 @@ import {
   unixSocket,
   whole,
 } from "./config_values.ts";
+import { hostId, hostNqn } from "./nvme/host_nqn.ts";
 import { validateManagedPrefix } from "./nvme/nqn.ts";
 import { basePath } from "./volumes/path.ts";
 
@@ -110,9 +111,9 @@ export const settings = {
   standalone: setting(
     "standalone",
     truth,
-    "Run without Kubernetes: attachments are kept in memory. For trials and tests.",
+    "Run without Kubernetes: the controller keeps attachments in memory, the node asks and tells nobody. For trials and tests.",
     {
-      ...controller,
+      ...driver,
       default: "false",
       isSwitch: true,
     },
@@ -125,16 +126,16 @@ export const settings = {
     "kubeconfig",
     optional(absolute),
     "File with the credentials for the Kubernetes API; by default the pod's service account is used.",
-    { ...controller, default: "" },
+    { ...driver, default: "" },
   ),
   namespace: setting(
     "namespace",
     optional(name(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, "rds-csi")),
-    "Namespace of the driver's Lease; by default that of the service account, or of the kubeconfig's context.",
-    { ...controller, default: "" },
+    "Namespace of the driver's Leases; by default that of the service account, or of the kubeconfig's context.",
+    { ...driver, default: "" },
   ),
   kubeDeadline: setting("kube-deadline", duration, "For a request to the Kubernetes API.", {
-    ...controller,
+    ...driver,
     default: "10s",
   }),
   rebuildDeadline: setting(
@@ -299,6 +300,52 @@ export const settings = {
   procRoot: setting("proc-root", absolute, "Where the host's /proc is mounted.", { ...node, default: "/host/proc" }),
   sysfsRoot: setting("sysfs-root", absolute, "Where the host's /sys is mounted.", { ...node, default: "/host/sys" }),
   devRoot: setting("dev-root", absolute, "Where the host's /dev is mounted.", { ...node, default: "/host/dev" }),
+  nvmeEtcRoot: setting(
+    "nvme-etc-root",
+    absolute,
+    "Where the host's /etc/nvme is mounted, whose hostnqn and hostid are used unless they are set or a session has others.",
+    { ...node, default: "/host/etc/nvme" },
+  ),
+  hostNqn: setting(
+    "host-nqn",
+    optional(hostNqn),
+    "As which NVMe host the node connects, each node as another; by default as a session that it has, else as its files in --nvme-etc-root say, else as one derived from the Node's UID and kept beside the socket.",
+    { ...node, default: "" },
+  ),
+  hostId: setting(
+    "host-id",
+    optional(hostId),
+    "The host id (a UUID) that belongs to --host-nqn; by default it follows from that.",
+    { ...node, default: "" },
+  ),
+  ioQueues: setting(
+    "io-queues",
+    whole(0, 1024),
+    "Queues for I/O that each session has; 0: as many as the kernel makes, which is one for each processor.",
+    { ...node, default: "0" },
+  ),
+  loadModules: setting(
+    "load-modules",
+    truth,
+    "Load the kernel's module nvme-tcp at the start if it is not there. The program modprobe and the host's /lib/modules must be there for that.",
+    { ...node, default: "false", isSwitch: true },
+  ),
+  breakerOpen: setting(
+    "breaker-open",
+    duration,
+    "How long a volume with a filesystem is not staged after three failures in a row.",
+    { ...node, default: "5m" },
+  ),
+  kubeletDir: setting("kubelet-dir", absolute, "The kubelet's folder (its --root-dir), which holds its pods.", {
+    ...node,
+    default: "/var/lib/kubelet",
+  }),
+  watchInterval: setting(
+    "watch-interval",
+    duration,
+    "Between two looks at sessions and mounts, for what broke under the volumes.",
+    { ...node, default: "15s" },
+  ),
   maxVolumesPerNode: setting(
     "max-volumes-per-node",
     whole(0, 10_000),
@@ -345,8 +392,8 @@ export const settings = {
   }),
   exporter: setting(
     "exporter",
-    oneOf("none", "loop"),
-    "How exports are shown: not at all, or as files in --exports-dir and an open port.",
+    oneOf("none", "loop", "nvmet"),
+    "How exports are shown: not at all, as files in --exports-dir and an open port, or by the kernel's NVMe/TCP target.",
     {
       ...simulator,
       default: "none",
@@ -356,6 +403,15 @@ export const settings = {
     ...simulator,
     default: "",
   }),
+  nvmetRoot: setting(
+    "nvmet-root",
+    absolute,
+    "For the exporter nvmet: the folder nvmet of configfs, mounted where Deno lets the program at it (not under /sys).",
+    {
+      ...simulator,
+      default: "/host/config/nvmet",
+    },
+  ),
   controlSocket: setting(
     "control-socket",
     optional(absolute),

@@ -11,11 +11,12 @@ const needless: Readonly<Record<Mode, readonly Deno.PermissionName[]>> = {
 };
 
 /**
- * Gives up what the mode does not need. A kind goes as a whole or not at all: a broad grant cannot be narrowed. With every
+ * Gives up what the mode does not need, but for what is to be kept. A kind goes as a whole or not at all: a broad grant cannot be narrowed. With every
  * permission granted (`-A`) the node keeps all, because letting go of one would take away the host's /proc, /sys and /dev.
  */
-export function dropPermissions(mode: Mode): void {
+export function dropPermissions(mode: Mode, keep: readonly Deno.PermissionName[] = []): void {
   for (const name of needless[mode]) {
+    if (keep.includes(name)) continue;
     if (mode === "node" && everythingGranted()) continue;
     Deno.permissions.revokeSync({ name } as Deno.PermissionDescriptor);
   }

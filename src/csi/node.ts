@@ -13,18 +13,16 @@ import {
   VolumeUsage_Unit as Unit,
 } from "../../proto/gen/csi_pb.ts";
 import { InvalidArgument, NotFound } from "../runtime/errors.ts";
+import { attemptPublish, attemptStage, attemptUnpublish, attemptUnstage } from "../staging/attempts.ts";
 import { expand } from "../staging/expand.ts";
-import { type StagingOptions, stagingParts, type Usage } from "../staging/parts.ts";
-import { publish, unpublish } from "../staging/publish.ts";
-import { stage } from "../staging/stage.ts";
+import type { StagingParts, Usage } from "../staging/parts.ts";
 import { stats } from "../staging/stats.ts";
-import { unstage } from "../staging/unstage.ts";
 import type { Capability, VolumeInput } from "../staging/volume.ts";
 import { useOf } from "./capability.ts";
 import type { CallContext, Handlers } from "./server.ts";
 
-/** What the handlers work with. */
-export interface NodeOptions extends StagingOptions {
+/** What the handlers tell of this node. */
+export interface NodeOptions {
   nodeId: string;
   /** How many volumes Kubernetes may attach here; 0: no limit. */
   maxVolumesPerNode: number;
@@ -42,17 +40,16 @@ const capabilities = [
 const topology = { segments: { "topology.rds.csi.srvlab.io/zone": "default" } };
 
 /** The Node service: check the fields, one call, the answer. */
-export function nodeService(options: NodeOptions): Handlers<typeof Node> {
-  const parts = stagingParts(options);
+export function nodeService(parts: StagingParts, options: NodeOptions): Handlers<typeof Node> {
   return {
     async nodeStageVolume(request: NodeStageVolumeRequest, call: CallContext) {
-      await stage(parts, { ...volumeOf(request), readOnly: isReaderOnly(request) }, call);
+      await attemptStage(parts, { ...volumeOf(request), readOnly: isReaderOnly(request) }, call);
       return {};
     },
 
     async nodeUnstageVolume(request: NodeUnstageVolumeRequest, call: CallContext) {
       const { volumeId, stagingTargetPath: stagingPath } = request;
-      await unstage(parts, {
+      await attemptUnstage(parts, {
         volumeId: required(volumeId, "volume_id"),
         stagingPath: path(stagingPath, "staging_target_path"),
       }, call);
@@ -63,13 +60,13 @@ export function nodeService(options: NodeOptions): Handlers<typeof Node> {
       const targetPath = path(request.targetPath, "target_path");
       const readOnly = request.readonly || isReaderOnly(request);
       const exclusive = modeOf(request) === Mode.SINGLE_NODE_SINGLE_WRITER;
-      await publish(parts, { ...volumeOf(request), targetPath, readOnly, exclusive }, call);
+      await attemptPublish(parts, { ...volumeOf(request), targetPath, readOnly, exclusive }, call);
       return {};
     },
 
     async nodeUnpublishVolume(request: NodeUnpublishVolumeRequest, call: CallContext) {
       const { volumeId, targetPath } = request;
-      await unpublish(parts, {
+      await attemptUnpublish(parts, {
         volumeId: required(volumeId, "volume_id"),
         targetPath: path(targetPath, "target_path"),
       }, call);

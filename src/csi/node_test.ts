@@ -15,6 +15,7 @@ import {
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { RecordingCommands, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { FailedPrecondition, InvalidArgument, NotFound } from "../runtime/errors.ts";
+import { stagingParts } from "../staging/parts.ts";
 import { nodeService } from "./node.ts";
 
 const call = { method: "", signal: new AbortController().signal, requestNumber: 1 };
@@ -23,7 +24,8 @@ function service(node?: TestNode) {
   const roots = node?.standIn.roots ?? { proc: "/nonexistent", sysfs: "/nonexistent", dev: "/nonexistent" };
   const commands = node?.commands ?? new RecordingCommands();
   const recordsFolder = node?.path("records") ?? "/nonexistent";
-  const handlers = nodeService({ commands, roots, prefix, recordsFolder, nodeId: "node-1", maxVolumesPerNode: 7 });
+  const parts = stagingParts({ commands, roots, prefix, recordsFolder });
+  const handlers = nodeService(parts, { nodeId: "node-1", maxVolumesPerNode: 7 });
   return handlers as Required<typeof handlers>;
 }
 

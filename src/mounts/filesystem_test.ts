@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { RecordingCommands, run } from "../../tests/nvme/stand_in.ts";
+import { RecordingCommands, run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
 import { Filesystems, filesystemType } from "./filesystem.ts";
 
@@ -33,6 +33,18 @@ class Image implements AsyncDisposable {
     using file = await Deno.open(this.path, { write: true });
     await file.seek(offset, Deno.SeekMode.Start);
     await file.write(new Uint8Array(bytes));
+  }
+
+  /** Leaves it as a machine does that loses power: with a journal that is to be replayed. */
+  async crashed(): Promise<void> {
+    const folder = await Deno.makeTempDir();
+    await run("mount", "-o", "loop", this.path, folder);
+    for (let i = 0; i < 20; i++) await Deno.mkdir(`${folder}/${i}`);
+    await run("sync", "-f", folder);
+    await run("cp", "--sparse=always", this.path, `${this.path}.crashed`);
+    await run("umount", folder);
+    await Deno.remove(folder);
+    await Deno.rename(`${this.path}.crashed`, this.path);
   }
 
   /** Changes an ext filesystem behind its back. */
@@ -172,6 +184,20 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Filesystems.make() keeps the file behind a large disk thin",
+  ignore,
+  async fn() {
+    for (const [type, most] of [["ext4", 100 * MiB], ["xfs", 600 * MiB]] as const) {
+      await using image = await Image.make();
+      await Deno.truncate(image.path, 2 ** 40);
+      await image.filesystems.make(type, { path: image.path, size: 2 ** 40 }, { force: false });
+      const written = ((await Deno.stat(image.path)).blocks ?? 0) * 512;
+      assertEquals(written < most, true, `${type} wrote ${written} bytes`);
+    }
+  },
+});
+
+Deno.test({
   name: "Filesystems.make() gives the words of a mkfs that fails",
   ignore,
   async fn() {
@@ -231,6 +257,24 @@ Deno.test({
     await assertRejects(() => image.filesystems.check("ext4", image), FailedPrecondition, "oot inode");
     await assertRejects(() => image.filesystems.check("ext4", image), FailedPrecondition, "e2fsck -f");
     assertEquals(await run("sha256sum", image.path), before);
+  },
+});
+
+Deno.test({
+  name: "Filesystems.check() judges a filesystem that has errors by its own word only when its journal was replayed",
+  ignore: ignore || await whyNoStandIn() !== undefined,
+  async fn() {
+    for (const damaged of [false, true]) {
+      await using image = await Image.make();
+      await image.filesystems.make("ext4", image, { force: false });
+      await image.debugfs("set_super_value state 2");
+      if (damaged) await image.debugfs("set_inode_field <11> links_count 9"); // lost+found
+      await image.crashed();
+      const check = () => image.filesystems.check("ext4", image);
+      if (damaged) await assertRejects(check, FailedPrecondition, "its journal was replayed");
+      else await check();
+      assertEquals(image.commands.started.some((line) => line.includes("journal_only")), damaged);
+    }
   },
 });
 

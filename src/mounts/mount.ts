@@ -25,6 +25,11 @@ export class Mounts {
     return this.#table.read(options);
   }
 
+  /** All mounts of the host, and those that only this process sees. */
+  anywhere(options: Cancellable = {}): Promise<Mount[]> {
+    return this.#table.readAll(options);
+  }
+
   /** What is mounted at a path. */
   async at(path: string, options: Cancellable = {}): Promise<Mount | undefined> {
     const target = await resolved(path);
@@ -86,19 +91,18 @@ export class Mounts {
    */
   async unmount(path: string, isOurs: (mount: Mount) => boolean, options: Cancellable = {}): Promise<void> {
     const target = await resolved(path);
-    if (target === undefined) return;
+    if (target !== undefined) await this.unmountTarget(target, isOurs, options);
+  }
+
+  /** As {@linkcode unmount}, of a target just as mountinfo has it: nothing on the way to it is looked at. */
+  async unmountTarget(target: string, isOurs: (mount: Mount) => boolean, options: Cancellable = {}): Promise<void> {
     for (let left = Infinity;;) {
       const there = (await this.all(options)).filter((mount) => mount.target === target);
       const mount = there.at(-1);
       if (!mount) return;
       if (there.length >= left) throw this.#unshared(target);
       left = there.length;
-      if (!isOurs(mount)) {
-        throw new FailedPrecondition(
-          `${target} is a mount of ${mount.source} (${mount.majorMinor}), not of this volume: it is left alone. Find out ` +
-            `what it is with 'findmnt ${target}' and unmount it by hand if nothing needs it`,
-        );
-      }
+      if (!isOurs(mount)) throw foreignMount(mount);
       await this.#run("umount", ["--no-canonicalize", target], options);
     }
   }
@@ -142,6 +146,14 @@ export class Mounts {
     }
     throw new FailedPrecondition(`${said}. The kernel's reason stands at the end of dmesg`);
   }
+}
+
+/** The refusal to unmount what is not the volume's. */
+export function foreignMount({ target, source, majorMinor }: Mount): FailedPrecondition {
+  return new FailedPrecondition(
+    `${target} is a mount of ${source} (${majorMinor}), not of this volume: it is left alone. Find out what it is with ` +
+      `'findmnt ${target}' and unmount it by hand if nothing needs it`,
+  );
 }
 
 /** @throws {AlreadyExists} when a mount is writable and should be read-only, or the other way round */

@@ -108,30 +108,49 @@ export async function infoOf(path: string): Promise<Deno.FileInfo | undefined> {
   }
 }
 
-/** The host's table of mounts, read anew at every question. */
+/** The host's table of mounts, and that of the driver's own mount namespace, read anew at every question. */
 export class MountTable {
-  readonly #path: string;
+  readonly #procRoot: string;
   readonly #limit: number;
   #hanging = 0;
 
   /** @param limit milliseconds that reading may take */
   constructor(options: { procRoot: string; limit: number }) {
-    this.#path = `${options.procRoot}/1/mountinfo`;
+    this.#procRoot = options.procRoot;
     this.#limit = options.limit;
   }
 
-  /** @throws {Unreachable} when it cannot be read in time: nothing is known of the mounts then */
-  async read(options: { signal?: AbortSignal | undefined } = {}): Promise<Mount[]> {
+  /**
+   * The host's mounts.
+   * @throws {Unreachable} when it cannot be read in time: nothing is known of the mounts then
+   */
+  read(options: { signal?: AbortSignal | undefined } = {}): Promise<Mount[]> {
+    return this.#table("1", options);
+  }
+
+  /**
+   * The host's mounts, and those that the driver's own mount namespace alone has: in a container the host may have
+   * unmounted what is still mounted here.
+   * @throws {Unreachable} as {@linkcode read} does
+   */
+  async readAll(options: { signal?: AbortSignal | undefined } = {}): Promise<Mount[]> {
+    const host = await this.read(options);
+    const known = new Set(host.map(placeOf));
+    return [...host, ...(await this.#table("self", options)).filter((mount) => !known.has(placeOf(mount)))];
+  }
+
+  async #table(process: "1" | "self", options: { signal?: AbortSignal | undefined }): Promise<Mount[]> {
+    const path = `${this.#procRoot}/${process}/mountinfo`;
     // A read cannot be called back. One that hangs holds a thread: no second one is sent after it.
-    if (this.#hanging > 0) throw this.#unreadable("an earlier read of it still hangs");
-    using deadline = new Deadline(this.#limit, this.#path, options.signal);
-    const reading = Deno.readTextFile(this.#path);
+    if (this.#hanging > 0) throw unreadable(path, "an earlier read of it still hangs");
+    using deadline = new Deadline(this.#limit, path, options.signal);
+    const reading = Deno.readTextFile(path);
     try {
       return parseMountinfo(await abortable(reading, deadline.signal));
     } catch (error) {
       if (error instanceof Unreachable || options.signal?.aborted) throw error;
       if (error instanceof TimedOut) this.#count(reading);
-      throw this.#unreadable(messageOf(error), error);
+      throw unreadable(path, messageOf(error), error);
     }
   }
 
@@ -139,12 +158,16 @@ export class MountTable {
     this.#hanging++;
     reading.catch(() => {}).finally(() => this.#hanging--);
   }
+}
 
-  #unreadable(why: string, cause?: unknown): Unreachable {
-    return new Unreachable(
-      `the mounts of this node cannot be read from ${this.#path}: ${why}. Nothing is mounted or unmounted without them; ` +
-        "look at the node's load and whether the host's /proc is mounted there (--proc-root)",
-      { cause },
-    );
-  }
+function placeOf({ majorMinor, root, target }: Mount): string {
+  return JSON.stringify([majorMinor, root, target]);
+}
+
+function unreadable(path: string, why: string, cause?: unknown): Unreachable {
+  return new Unreachable(
+    `the mounts of this node cannot be read from ${path}: ${why}. Nothing is mounted or unmounted without them; ` +
+      "look at the node's load and whether the host's /proc is mounted there (--proc-root)",
+    { cause },
+  );
 }

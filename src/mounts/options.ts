@@ -2,6 +2,7 @@ import { InvalidArgument } from "../runtime/errors.ts";
 
 const elsewhere = "it makes mount(8) do something other than mounting the volume's filesystem";
 const propagation = "the mount's propagation belongs to the kubelet";
+const noJournal = "its journal would not be used, so that a crash would damage the filesystem";
 const loss = "acknowledged writes would be lost in a crash";
 const otherDevice = "the filesystem would use a device that the driver knows nothing of";
 
@@ -20,9 +21,12 @@ const refused: Record<string, string> = {
   helper: elsewhere,
   uhelper: elsewhere,
   nobarrier: loss,
+  noload: noJournal,
+  norecovery: noJournal,
   "errors=panic": "one broken volume would stop the whole node",
   "barrier=0": loss,
 };
+for (const name of ["hashdevice", "roothash", "hashoffset", "roothashfile"]) refused[`verity.${name}`] = otherDevice;
 for (const kind of ["shared", "slave", "private", "unbindable"]) {
   refused[kind] = propagation;
   refused[`r${kind}`] = propagation;

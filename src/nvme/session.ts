@@ -3,9 +3,13 @@ import { abortable, Deadline, poll, throwIfAborted } from "../runtime/deadline.t
 import { blockNumberOf } from "../runtime/device_number.ts";
 import { FailedPrecondition, InvalidArgument, messageOf, TimedOut, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
+import { untilFolder } from "./folder.ts";
+import type { HostIdentity } from "./host.ts";
+import type { Host } from "./host_nqn.ts";
+import { noModule, tcpModule } from "./module.ts";
 import { parseManagedNqn } from "./nqn.ts";
-import type { ManagedSession, Namespace, Session, Sysfs } from "./sysfs.ts";
 import { Places } from "./places.ts";
+import type { ManagedSession, Namespace, Session, Sysfs } from "./sysfs.ts";
 
 /** Where an export is, and how the kernel is to hold on to it. */
 export interface Target {
@@ -18,8 +22,6 @@ export interface Target {
   reconnectDelay: number;
   /** Seconds; 0: the kernel's default. */
   keepAliveTmo: number;
-  hostNqn?: string | undefined;
-  hostId?: string | undefined;
 }
 
 /** The one namespace of a live session. */
@@ -39,6 +41,30 @@ interface Cancellable {
   signal?: AbortSignal | undefined;
 }
 
+/** How making sure of a live session ended. */
+export interface ConnectOutcome {
+  nqn: string;
+  /** Whether there was none, so that one was to be made. */
+  made: boolean;
+  /** Undefined: it is live. */
+  error: unknown;
+  seconds: number;
+}
+
+/** Settings of {@linkcode Sessions}. */
+export interface SessionsOptions {
+  commands: Commands;
+  sysfs: Sysfs;
+  prefix: string;
+  deadlines: NvmeDeadlines;
+  /** As whom this node connects. */
+  host: Pick<HostIdentity, "get">;
+  /** Queues for I/O of each session; 0: as many as the kernel makes. */
+  ioQueues?: number | undefined;
+  /** Is told how each connect ended. */
+  ended?: (outcome: ConnectOutcome) => void;
+}
+
 const probeDeadline = 2000;
 /** Connects that the kernel is given at the same time. */
 const atOnce = 4;
@@ -52,9 +78,11 @@ export class Sessions {
   readonly #sysfs: Sysfs;
   readonly #prefix: string;
   readonly #deadlines: NvmeDeadlines;
+  readonly #options: SessionsOptions;
   readonly #places = new Places(atOnce);
 
-  constructor(options: { commands: Commands; sysfs: Sysfs; prefix: string; deadlines: NvmeDeadlines }) {
+  constructor(options: SessionsOptions) {
+    this.#options = options;
     this.#commands = options.commands;
     this.#sysfs = options.sysfs;
     this.#prefix = options.prefix;
@@ -79,20 +107,29 @@ export class Sessions {
   /**
    * Makes sure that a live session of the target exists and its device can be used.
    * @throws {Unreachable} when the server does not answer or the session does not come alive in time
+   * @throws {FailedPrecondition} when the kernel has no NVMe/TCP, or this node's host NQN cannot be used
    */
   async connect(target: Target, options: Cancellable = {}): Promise<Device> {
     const nqn = this.#ours(target.nqn);
     using deadline = new Deadline(this.#deadlines.connect, `the NVMe session of ${nqn}`, options.signal);
     const { signal } = deadline;
+    const began = performance.now();
+    let made = false;
+    const ended = (error?: unknown) =>
+      this.#options.ended?.({ nqn, made, error, seconds: (performance.now() - began) / 1000 });
     try {
       if (!await this.#settled(nqn, signal)) {
+        made = true;
         await probe(target, signal);
         await this.#nvmeConnect(target, signal);
       }
-      return await this.#usable(nqn, signal);
+      const device = await this.#usable(nqn, signal);
+      ended();
+      return device;
     } catch (error) {
-      if (!isLate(error) || options.signal?.aborted) throw error;
-      throw await this.#explained(error, target);
+      const why = isLate(error) && !options.signal?.aborted ? await this.#explained(error, target) : error;
+      ended(why);
+      throw why;
     }
   }
 
@@ -160,7 +197,8 @@ export class Sessions {
     let told = false;
     return await poll(async () => {
       const session = await this.#sysfs.session(nqn, { signal });
-      if (!session || session.controllers.length === 0) return false;
+      // One that is dead stays so, and the kernel takes another beside it; one that is being deleted is soon gone.
+      if (!session?.controllers.some(({ state }) => state !== "dead")) return false;
       if (session.live) return true;
       if (!told) log.info("an NVMe session exists and is not live: waiting for it", { nqn, state: stateOf(session) });
       told = true;
@@ -169,9 +207,12 @@ export class Sessions {
   }
 
   async #nvmeConnect(target: Target, signal: AbortSignal): Promise<void> {
-    const output = await this.#places.run(() => this.#nvme(connectArguments(target), signal), { signal });
+    const host = await this.#options.host.get({ signal });
+    const args = connectArguments(target, host, this.#options.ioQueues);
+    const output = await this.#places.run(() => this.#nvme(args, signal), { signal });
     // "already connected": another one was faster, or the kernel holds a session that has just come up.
     if (output.code !== 0 && !/already connected|already in progress/i.test(output.stderr + output.stdout)) {
+      if (!await this.#sysfs.hasModule(tcpModule, { signal })) throw noModule();
       throw failed("connect", target.nqn, output);
     }
   }
@@ -186,13 +227,14 @@ export class Sessions {
   }
 
   /** Waits until the session is live and the device node of its namespace is there. */
-  #usable(nqn: string, signal: AbortSignal): Promise<Device> {
-    return poll(async () => {
+  async #usable(nqn: string, signal: AbortSignal): Promise<Device> {
+    const look = async () => {
       const session = await this.#sysfs.session(nqn, { signal });
       if (!session?.live || session.namespaces.length === 0) return undefined;
       const device = deviceOf(session);
       return device.size > 0 && await isNodeOf(device) ? device : undefined;
-    }, { signal });
+    };
+    return await look() ?? await untilFolder(this.#sysfs.devRoot, look, { signal });
   }
 
   async #explained(error: unknown, target: Target): Promise<Unreachable> {
@@ -248,14 +290,15 @@ export async function isNodeOf(device: Namespace): Promise<boolean> {
   }
 }
 
-function connectArguments(target: Target): string[] {
+function connectArguments(target: Target, host: Host, ioQueues = 0): string[] {
   return [
     ...["connect", "-t", "tcp", "-a", target.address, "-s", String(target.port), "-n", target.nqn],
     `--ctrl-loss-tmo=${target.ctrlLossTmo}`,
     `--reconnect-delay=${target.reconnectDelay}`,
     ...(target.keepAliveTmo > 0 ? [`--keep-alive-tmo=${target.keepAliveTmo}`] : []),
-    ...(target.hostNqn ? [`--hostnqn=${target.hostNqn}`] : []),
-    ...(target.hostId ? [`--hostid=${target.hostId}`] : []),
+    ...(ioQueues > 0 ? [`--nr-io-queues=${ioQueues}`] : []),
+    `--hostnqn=${host.nqn}`,
+    `--hostid=${host.id}`,
   ];
 }
 

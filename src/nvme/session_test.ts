@@ -3,7 +3,8 @@ import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { Stuck } from "../runtime/command.ts";
 import { poll } from "../runtime/deadline.ts";
-import { Cancelled, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
+import { stagingParts } from "../staging/parts.ts";
 import { nqnOf } from "./nqn.ts";
 import type { Target } from "./session.ts";
 
@@ -34,14 +35,61 @@ Deno.test({
   ignore,
   async fn() {
     await using node = await exported();
-    const device = await node.parts.sessions.connect(target(node, { hostNqn: "nqn.2014-08.org.example:host" }));
+    const device = await node.parts.sessions.connect(target(node));
+    const host = await node.parts.host.known;
     assertEquals([device.name, device.size, device.nqn], ["nvme0n1", GiB, nqn]);
     assert((await Deno.stat(device.path)).isBlockDevice);
     assertEquals(await node.parts.sessions.connect(target(node)), device);
     assertEquals(calls(node, "connect"), [
       `nvme connect -t tcp -a 127.0.0.1 -s ${node.server.port} -n ${nqn} --ctrl-loss-tmo=-1 --reconnect-delay=5 ` +
-      "--hostnqn=nqn.2014-08.org.example:host",
+      `--hostnqn=${host.nqn} --hostid=${host.id}`,
     ]);
+  },
+});
+
+Deno.test({
+  name: "Sessions connects as one host, as the settings say, and with the queues that are set",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.server.offer(`${nqn}.g1`, GiB);
+    const { commands, standIn: { roots, folder } } = node;
+    const set = { nqn: "nqn.2020-01.org.example:host", id: "aaaaaaaa-0000-4000-8000-aaaaaaaaaaaa" };
+    const common = { commands, roots, prefix, recordsFolder: `${folder}/records` };
+    const { sessions } = stagingParts({ ...common, host: set, ioQueues: 3 });
+    await sessions.connect(target(node));
+    // Another agent, which has nothing set, goes on as the session that is there.
+    await stagingParts(common).sessions.connect(target(node, { nqn: `${nqn}.g1` }));
+    const [first = "", second = ""] = calls(node, "connect").map((call) => call.replace(/^.*delay=5 /, ""));
+    assertEquals(first, `--nr-io-queues=3 --hostnqn=${set.nqn} --hostid=${set.id}`);
+    assertEquals(second, `--hostnqn=${set.nqn} --hostid=${set.id}`);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() connects nothing while it is not known as whom",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const etcRoot = node.path("etc");
+    await Deno.mkdir(etcRoot);
+    await Deno.writeTextFile(`${etcRoot}/hostnqn`, "not an NQN\n");
+    const { commands, standIn: { roots, folder } } = node;
+    const recordsFolder = `${folder}/records`;
+    const { sessions } = stagingParts({ commands, roots, prefix, recordsFolder, host: { etcRoot } });
+    await assertRejects(() => sessions.connect(target(node)), FailedPrecondition, "hostnqn cannot be used");
+    assertEquals(node.commands.started, []);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() says that the kernel has no NVMe/TCP when that is why it failed",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.server.withdraw(nqn);
+    await Deno.remove(`${node.standIn.roots.sysfs}/module/nvme_tcp`);
+    await assertRejects(() => node.parts.sessions.connect(target(node)), FailedPrecondition, "--load-modules");
   },
 });
 
@@ -114,16 +162,59 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Sessions.connect() waits until a session is deleted before it makes another, and does not wait for a dead one",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.parts.sessions.connect(target(node));
+    await setState(node, "deleting");
+    const waiting = node.parts.sessions.connect(target(node));
+    await assertRejects(() => node.parts.sessions.device(nqn), Unreachable, "nvme0 deleting");
+    await node.nvme("disconnect", "-n", nqn);
+    assertEquals((await waiting).size, GiB);
+    assertEquals(calls(node, "connect").length, 2);
+    await setState(node, "dead");
+    // The kernel takes another controller beside a dead one; the stand-in has room for one and brings that back.
+    node.commands.instead = (program, args) => {
+      if (program !== "nvme" || args[0] !== "connect") return;
+      return setState(node, "live").then(() => ({ code: 0, stdout: "connecting to device: nvme0\n", stderr: "" }));
+    };
+    assertEquals((await node.parts.sessions.connect(target(node))).size, GiB);
+    assertEquals(calls(node, "connect").length, 3);
+  },
+});
+
+Deno.test({
+  name: "Sessions.connect() waits for a controller that has no subsystem yet",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    const folder = `${node.standIn.roots.sysfs}/class/nvme/nvme9`;
+    await Deno.mkdir(folder, { recursive: true });
+    await Deno.writeTextFile(`${folder}/subsysnqn`, `${nqn}\n`);
+    await Deno.writeTextFile(`${folder}/state`, "connecting\n");
+    const waiting = node.parts.sessions.connect(target(node));
+    await assertRejects(() => node.parts.sessions.device(nqn), Unreachable, "nvme9 connecting");
+    assertEquals(calls(node, "connect"), []);
+    await Deno.remove(folder, { recursive: true }); // The kernel gives it up.
+    assertEquals((await waiting).size, GiB);
+  },
+});
+
+Deno.test({
   name: "Sessions.connect() says at its deadline which state the session is in",
   ignore,
   async fn() {
-    await using node = await exported({ connect: 300 });
+    await using node = await exported();
     await node.parts.sessions.connect(target(node));
     await setState(node, "connecting");
-    await assertRejects(() => node.parts.sessions.connect(target(node)), Unreachable, "nvme0 connecting");
+    const { commands, standIn: { roots, folder } } = node;
+    const common = { commands, roots, prefix, recordsFolder: `${folder}/records` };
+    const { sessions } = stagingParts({ ...common, deadlines: { connect: 300 } });
+    await assertRejects(() => sessions.connect(target(node)), Unreachable, "nvme0 connecting");
     const caller = new AbortController();
     caller.abort();
-    await assertRejects(() => node.parts.sessions.connect(target(node), { signal: caller.signal }), Cancelled);
+    await assertRejects(() => sessions.connect(target(node), { signal: caller.signal }), Cancelled);
   },
 });
 

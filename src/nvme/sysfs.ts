@@ -52,6 +52,14 @@ export interface ManagedSession extends Session {
   generation: number;
 }
 
+/** As which host the kernel has connected to a subsystem. */
+export interface HostOfSession {
+  nqn: string;
+  hostNqn: string;
+  /** Undefined where the kernel does not show it. */
+  hostId: string | undefined;
+}
+
 /** A thing vanished while it was being read: look again. */
 class Gone extends Error {}
 
@@ -83,6 +91,11 @@ export class Sysfs {
     this.#limit = options.limit ?? defaultLimit;
   }
 
+  /** The folder of the device nodes. */
+  get devRoot(): string {
+    return this.#devRoot;
+  }
+
   /** Path of a device node under the device root. */
   devicePath(name: string): string {
     return `${this.#devRoot}/${name}`;
@@ -111,11 +124,31 @@ export class Sysfs {
     return sessions.find(({ namespaces }) => namespaces.some((each) => numbersOf(each).includes(majorMinor)))?.nqn;
   }
 
-  async #sessions(wanted: (nqn: string) => boolean, { signal }: Cancellable): Promise<Session[]> {
+  /** As which hosts the kernel has connected, the sessions under a managed prefix first. */
+  async hosts(prefix: string, options: Cancellable = {}): Promise<HostOfSession[]> {
+    const found = await this.#guarded(() => this.#hosts(), options);
+    const isOurs = ({ nqn }: HostOfSession) => parseManagedNqn(prefix, nqn) !== undefined;
+    return [...found.filter(isOurs), ...found.filter((each) => !isOurs(each))];
+  }
+
+  /** Whether the kernel has a module, built in or loaded. */
+  async hasModule(name: string, options: Cancellable = {}): Promise<boolean> {
+    const modules = await this.#guarded(() =>
+      namesIn(`${this.#root}/module`).catch((error) => {
+        throw error instanceof Gone ? this.#noSysfs(error) : error;
+      }), options);
+    return modules.includes(name);
+  }
+
+  #sessions(wanted: (nqn: string) => boolean, options: Cancellable): Promise<Session[]> {
+    return this.#guarded(() => this.#look(wanted), options);
+  }
+
+  async #guarded<T>(look: () => Promise<T>, { signal }: Cancellable): Promise<T> {
     // A read cannot be called back. One that hangs holds a thread: no second one is sent after it.
     if (this.#hanging > 0) throw this.#unreadable("an earlier read of them still hangs");
     using deadline = new Deadline(this.#limit, `${this.#root}/class`, signal);
-    const looking = this.#lookAgain(wanted, deadline.signal);
+    const looking = lookAgain(look, deadline.signal);
     try {
       return await abortable(looking, deadline.signal);
     } catch (error) {
@@ -136,17 +169,6 @@ export class Sysfs {
         "host's /sys is mounted there",
       { cause },
     );
-  }
-
-  async #lookAgain(wanted: (nqn: string) => boolean, signal: AbortSignal): Promise<Session[]> {
-    for (let attempt = 1;; attempt++) {
-      try {
-        return await this.#look(wanted);
-      } catch (error) {
-        if (!(error instanceof Gone) || attempt >= attempts) throw error;
-        await pause(interval, signal);
-      }
-    }
   }
 
   async #look(wanted: (nqn: string) => boolean): Promise<Session[]> {
@@ -171,6 +193,16 @@ export class Sysfs {
     return [...sessions.values()].filter((session) => session.controllers.length + session.namespaces.length > 0);
   }
 
+  /** Controllers of the PCI bus have no host. */
+  async #hosts(): Promise<HostOfSession[]> {
+    const found: HostOfSession[] = [];
+    for (const { folder, nqn } of await this.#class("nvme", () => true)) {
+      const hostNqn = await attributeIfAny(folder, "hostnqn");
+      if (hostNqn) found.push({ nqn, hostNqn, hostId: await attributeIfAny(folder, "hostid") });
+    }
+    return found;
+  }
+
   /** The entries (symlinks) of a class whose NQN is wanted. */
   async #class(name: string, wanted: (nqn: string) => boolean): Promise<{ folder: string; nqn: string }[]> {
     const folder = `${this.#root}/class/${name}`;
@@ -189,11 +221,15 @@ export class Sysfs {
 
   async #requireSysfs(): Promise<void> {
     await Deno.stat(`${this.#root}/class`).catch((error) => {
-      throw new FailedPrecondition(
-        `${this.#root} holds no sysfs (${messageOf(error)}): mount the host's /sys there, or set --sysfs-root`,
-        { cause: error },
-      );
+      throw this.#noSysfs(error);
     });
+  }
+
+  #noSysfs(cause: unknown): FailedPrecondition {
+    return new FailedPrecondition(
+      `${this.#root} holds no sysfs (${messageOf(cause)}): mount the host's /sys there, or set --sysfs-root`,
+      { cause },
+    );
   }
 
   async #namespaces(folder: string): Promise<Namespace[]> {
@@ -207,6 +243,17 @@ export class Sysfs {
       holders: await namesIn(`${folder}/${name}/holders`),
       partitions: await partitionsOf(`${folder}/${name}`, name),
     })));
+  }
+}
+
+async function lookAgain<T>(look: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await look();
+    } catch (error) {
+      if (!(error instanceof Gone) || attempt >= attempts) throw error;
+      await pause(interval, signal);
+    }
   }
 }
 
@@ -241,6 +288,17 @@ async function attribute(folder: string, name: string): Promise<string> {
     return (await Deno.readTextFile(`${folder}/${name}`)).trim();
   } catch (error) {
     throw asGone(error);
+  }
+}
+
+/** Undefined when its folder is there without it. */
+async function attributeIfAny(folder: string, name: string): Promise<string | undefined> {
+  try {
+    return await attribute(folder, name);
+  } catch (error) {
+    if (!(error instanceof Gone)) throw error;
+    await attribute(folder, "state");
+    return undefined;
   }
 }
 

@@ -210,3 +210,29 @@ Deno.test("Sysfs gives up at its limit and when the caller goes, and sends no se
   assertEquals((await poll(() => slow.session(nqn).catch(() => undefined), { signal }))?.live, true);
   await remove(root);
 });
+
+Deno.test("Sysfs.hosts() tells as whom the kernel is connected, our sessions first, and passes over disks of the machine", async () => {
+  const foreign = "nqn.2000-02.com.mikrotik:nixos-var";
+  const root = await tree(
+    { nqn: "nqn.2014-08.org.nvmexpress:disk", subsystem: 0, controllers: { 0: "live" } },
+    { nqn: foreign, subsystem: 1, controllers: { 1: "live" } },
+    { nqn, subsystem: 2, controllers: { 2: "connecting" } },
+  );
+  const controllers = `${root}/devices/virtual/nvme-fabrics/ctl`;
+  await put(`${controllers}/nvme1`, { hostnqn: "nqn.2020-01.org.example:a", hostid: "id-a" });
+  await put(`${controllers}/nvme2`, { hostnqn: "nqn.2020-01.org.example:b" });
+  assertEquals(await sysfs(root).hosts(prefix), [
+    { nqn, hostNqn: "nqn.2020-01.org.example:b", hostId: undefined },
+    { nqn: foreign, hostNqn: "nqn.2020-01.org.example:a", hostId: "id-a" },
+  ]);
+  await remove(root);
+  await assertRejects(() => sysfs(root).hosts(prefix), FailedPrecondition, "--sysfs-root");
+});
+
+Deno.test("Sysfs.hasModule() takes a tree without modules for no sysfs, not for a kernel without them", async () => {
+  const root = await tree();
+  await assertRejects(() => sysfs(root).hasModule("nvme_tcp"), FailedPrecondition, "--sysfs-root");
+  await Deno.mkdir(`${root}/module/nvme_core`, { recursive: true });
+  assertEquals([await sysfs(root).hasModule("nvme_tcp"), await sysfs(root).hasModule("nvme_core")], [false, true]);
+  await remove(root);
+});

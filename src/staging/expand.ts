@@ -27,18 +27,20 @@ export async function expand(parts: StagingParts, input: ExpandInput, options: C
   const device = input.requiredBytes > 0 && before.size >= input.requiredBytes
     ? before
     : await parts.sessions.rescan(before.nqn, input.requiredBytes, options);
+  // What the user of a block volume makes of it, and mounts, is the user's own affair.
+  if (!isMounted) return device.size;
   const mounts = mountsOf(await parts.mounts.all(options), device.majorMinor).filter((mount) => mount.root === "/");
   const path = await resolved(input.volumePath);
   // The path itself may be published read-only; growing needs a mount that can be written to.
   const writable = mounts.filter((mount) => !mount.options.includes("ro"));
   const mount = writable.find(({ target }) => target === path) ?? writable[0];
-  if (mount) await parts.filesystems(options.signal).grow(mount.fsType, device, mount.target);
-  else if (isMounted) {
+  if (!mount) {
     throw new FailedPrecondition(
       `the filesystem of volume ${input.volumeId} is mounted read-only on this node, so it does not grow: use the volume ` +
         "once with an access mode that can write",
     );
   }
+  await parts.filesystems(options.signal).grow(mount.fsType, device, mount.target);
   return device.size;
 }
 

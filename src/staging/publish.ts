@@ -2,10 +2,15 @@ import { ensureDeviceNode, removeDeviceNode } from "../mounts/device_node.ts";
 import { ensureFolder, removeEmptyFolder } from "../mounts/mount.ts";
 import { infoOf, mountsOf, resolved } from "../mounts/mountinfo.ts";
 import type { Device } from "../nvme/session.ts";
+import { numbersOf } from "../nvme/sysfs.ts";
 import { blockNumberOf } from "../runtime/device_number.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
+import { unmountBoundDevice } from "./bound_device.ts";
+import { notLive } from "./dead_sessions.ts";
+import { kubeletFolderOf, podOf } from "./kubelet_pods.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
+import { recover } from "./recovery.ts";
 import { publishedNodes, requireKind, type Traces, tracesOf } from "./uses.ts";
 import {
   atPromisedSize,
@@ -34,6 +39,7 @@ export async function publish(parts: StagingParts, input: PublishInput, options:
   const { volumeId, capability } = input;
   if (!await parts.sysfs.session(nqn, options)) throw notStaged(input, `this node has no NVMe session of ${nqn}`);
   const device = await atPromisedSize(parts, input, await parts.sessions.device(nqn, options), options);
+  await recover(parts, { volumeId, targetPath: input.targetPath }, device, options);
   const record = await parts.records.read(volumeId);
   await requireKind(parts, capability.kind, { volumeId, device, record, ...options });
   if (input.exclusive) await requireNoOther(parts, input, { device, record }, options);
@@ -119,9 +125,10 @@ async function requireNoOther(
 }
 
 /**
- * Reverses publish (CSI 1.13 §NodeUnpublishVolume): unmounts what of the volume is at the target and removes the empty
- * folder or the node. Nothing there is fine; anything else there is left alone.
- * @throws {FailedPrecondition} when what is there is another volume's, or nothing that the driver makes
+ * Reverses publish (CSI 1.13 §NodeUnpublishVolume): unmounts what of the volume is at the target, however often it is
+ * mounted there, and removes the empty folder or the node. Nothing there is fine; anything else there is left alone.
+ * @throws {FailedPrecondition} when what is there is another volume's, or nothing that a driver makes
+ * @throws {Unreachable} when it is the last mount of a filesystem whose session is not live: unmounting it would hang
  */
 export async function unpublish(
   parts: StagingParts,
@@ -131,23 +138,44 @@ export async function unpublish(
   requireVolumeId(input.volumeId);
   const { targetPath } = input;
   const traces = await tracesOf(parts, input.volumeId, options);
-  await parts.mounts.unmount(targetPath, traces.isOurs, options);
+  const wasBound = await unmountBoundDevice(parts, traces, { path: targetPath, ...options });
+  if (!wasBound) {
+    await requireNoHang(parts, traces, { path: targetPath, ...options });
+    await parts.mounts.unmount(targetPath, traces.isOurs, options);
+  }
   const info = await infoOf(targetPath);
   if (info?.isDirectory) await removeEmptyFolder(targetPath);
-  else if (info) await removeNode(parts, traces, { path: targetPath, info, ...options });
+  else if (info) await removeNode(parts, traces, { path: targetPath, info, wasBound, ...options });
   await forget(parts, traces.record, targetPath);
+}
+
+/** Only when the last mount of a filesystem goes, what is not written yet is written to its device. */
+async function requireNoHang(
+  parts: StagingParts,
+  traces: Traces,
+  { path, signal }: { path: string } & Cancellable,
+): Promise<void> {
+  const target = await resolved(path);
+  const mounts = (await parts.mounts.all({ signal })).filter(traces.isOurs);
+  for (const { majorMinor } of mounts.filter((mount) => mount.target === target)) {
+    if (mounts.some((mount) => mount.majorMinor === majorMinor && mount.target !== target)) continue;
+    const session = traces.sessions.find(({ namespaces }) => namespaces.flatMap(numbersOf).includes(majorMinor));
+    if (!session || session.live) continue; // Where the session is gone, I/O fails at once.
+    throw notLive(parts, session, { what: "unmounting the last mount of its filesystem", pv: traces.record?.pv });
+  }
 }
 
 async function removeNode(
   parts: StagingParts,
   { owns, record, volumeId }: Traces,
-  { path, info, signal }: { path: string; info: Deno.FileInfo } & Cancellable,
+  { path, info, wasBound, signal }: { path: string; info: Deno.FileInfo; wasBound: boolean } & Cancellable,
 ): Promise<void> {
   const noted = record?.targets?.includes(path) === true;
   const number = blockNumberOf(info);
   if (number === undefined) {
     // The empty file that a driver bind-mounts a device over.
-    if (noted && info.isFile && info.size === 0) return await Deno.remove(path);
+    const isPlace = noted || wasBound || await isBlockTarget(parts, path);
+    if (isPlace && info.isFile && info.size === 0) return await Deno.remove(path);
     throw new FailedPrecondition(
       `${path} is neither a device node nor a folder that volume ${volumeId} is known to have there: it is left alone; ` +
         "look what it is, and remove it if no pod needs it",
@@ -159,6 +187,13 @@ async function removeNode(
     `${path} is a node of device ${number}, which is ${owner} and not volume ${volumeId}: it is left alone. Unpublish the ` +
       "volume that it belongs to",
   );
+}
+
+/** Whether the kubelet has block volumes published at a path, and nothing else. */
+async function isBlockTarget(parts: StagingParts, path: string): Promise<boolean> {
+  const [folder, target] = [await kubeletFolderOf(parts), await resolved(path)];
+  if (folder === undefined || target === undefined) return false;
+  return target.startsWith(`${folder}/plugins/kubernetes.io/csi/volumeDevices/`) && podOf(folder, target) !== undefined;
 }
 
 async function forget(parts: StagingParts, record: StagingRecord | undefined, target: string): Promise<void> {

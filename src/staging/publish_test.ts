@@ -106,9 +106,10 @@ Deno.test({
   name: "publish() refuses a device smaller than the publish context says",
   ignore,
   async fn() {
-    await using node = await TestNode.start({ command: 300 });
+    await using node = await TestNode.start();
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
+    node.restart({ command: 300 });
     const publishContext = { ...volume.publishContext, size_bytes: String(2 * GiB) };
     const input = { ...node.at(volume, "target"), publishContext };
     await assertRejects(() => publish(node.parts, input), Unreachable, "bytes");
@@ -284,5 +285,131 @@ Deno.test({
     await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below/it` });
     await Deno.writeTextFile(node.path("file"), "");
     await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below` });
+  },
+});
+
+Deno.test({
+  name: "unpublish() refuses the last mount of a filesystem whose session is not live, and no other",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const input = await node.up(volume, "target");
+    const second = node.at(volume, "second");
+    await publish(node.parts, second);
+    await run("umount", volume.stagingPath);
+    await run("mount", "--bind", input.targetPath, input.targetPath); // Stacked: both are last, together.
+    await node.setState(volume, "connecting");
+    await unpublish(node.parts, second);
+    node.commands.started.length = 0;
+    await assertRejects(() => unpublish(node.parts, input), Unreachable, "rds.csi.srvlab.io/let-go");
+    assertEquals([node.commands.started, await node.mountsAt(input.targetPath)], [[], 2]);
+    await node.setState(volume, "live");
+    await unpublish(node.parts, input);
+    assertEquals(await exists(input.targetPath), false);
+  },
+});
+
+/** A devtmpfs with nodes of these names, as the host's /dev has them. Its nodes are the whole machine's: they go again. */
+async function devtmpfs(node: TestNode, nodes: Record<string, string>) {
+  const folder = node.path("devtmpfs");
+  await Deno.mkdir(folder);
+  await run("mount", "-t", "devtmpfs", "devtmpfs", folder);
+  for (const [name, number] of Object.entries(nodes)) {
+    await run("mknod", `${folder}/${name}`, "b", ...number.split(":"));
+  }
+  const remove = async (name: string) => {
+    await Deno.remove(`${folder}/${name}`).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
+  };
+  return {
+    folder,
+    remove,
+    async [Symbol.asyncDispose]() {
+      for (const name of Object.keys(nodes)) await remove(name);
+    },
+  };
+}
+
+Deno.test({
+  name: "unpublish() takes away what the Go driver made of a block volume, unless it is another volume's",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const [volume, other] = [await node.volume("block"), await node.volume("block")];
+    for (const each of [volume, other]) await stage(node.parts, each);
+    await node.parts.records.remove(volume.volumeId); // That driver left none.
+    const numberOf = async (each: typeof volume) => (await node.parts.sessions.device(node.nqn(each))).majorMinor;
+    await using dev = await devtmpfs(node, {
+      nvme4091n1: await numberOf(volume),
+      nvme4092n1: await numberOf(other),
+      nvme4093n1: "259:1048575",
+      nvme4094n1: await numberOf(other),
+      rds4095: await numberOf(volume),
+    });
+    const bound = async (name: string, at = name) => {
+      const input = node.at(volume, `target-${at}`);
+      await Deno.writeTextFile(input.targetPath, "");
+      await run("mount", "--bind", `${dev.folder}/${name}`, input.targetPath);
+      return input;
+    };
+    const own = await bound("nvme4091n1");
+    await run("mount", "--bind", `${dev.folder}/nvme4091n1`, own.targetPath); // Published twice.
+    await unpublish(node.parts, own);
+    const gone = await bound("nvme4093n1"); // No NVMe device has this number.
+    await unpublish(node.parts, gone);
+    const deleted = await bound("nvme4094n1"); // What it stood for is gone, and another has the number now.
+    await dev.remove("nvme4094n1");
+    await unpublish(node.parts, deleted);
+    for (const { targetPath } of [own, gone, deleted]) assertEquals(await exists(targetPath), false, targetPath);
+    const foreign = await bound("nvme4092n1");
+    await assertRejects(() => unpublish(node.parts, foreign), FailedPrecondition, node.nqn(other));
+    const strange = await bound("rds4095"); // No name that a driver of NVMe would have bound.
+    await assertRejects(() => unpublish(node.parts, strange), FailedPrecondition, "left alone");
+    const over = await bound("nvme4092n1", "over");
+    await run("mount", "--bind", `${dev.folder}/nvme4091n1`, over.targetPath); // Its own over another's.
+    await assertRejects(() => unpublish(node.parts, over), FailedPrecondition, "left alone");
+    for (const { targetPath } of [foreign, strange, over]) {
+      assertEquals(await exists(targetPath), true, targetPath);
+      while (await node.mountsAt(targetPath) > 0) await run("umount", targetPath);
+    }
+  },
+});
+
+Deno.test({
+  name: "unpublish() removes the empty file where the kubelet has block volumes, when a crash left it",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    const pod = "8a2f3c1e-5b6d-4e7f-8a9b-0c1d2e3f4a5b";
+    const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
+    await Deno.mkdir(folder, { recursive: true });
+    for (const name of [pod, "no-pod"]) await Deno.writeTextFile(`${folder}/${name}`, "");
+    await unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` });
+    assertEquals(await exists(`${folder}/${pod}`), false);
+    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/no-pod` }), FailedPrecondition);
+    await Deno.writeTextFile(`${folder}/${pod}`, "x");
+    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` }), FailedPrecondition);
+  },
+});
+
+Deno.test({
+  name: "publish() lets programs of the volume run, and leaves the owner and mode that Kubernetes gave its root",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const input = await node.up(volume, "target");
+    await Deno.writeTextFile(`${input.targetPath}/program`, "#!/bin/sh\necho runs\n", { mode: 0o755 });
+    assertEquals(await run(`${input.targetPath}/program`), "runs\n");
+    await run("chown", "0:2000", input.targetPath); // As the kubelet does for fsGroup.
+    await run("chmod", "2775", input.targetPath);
+    await unpublish(node.parts, input);
+    await unstage(node.parts, volume);
+    await stage(node.parts, volume);
+    await publish(node.parts, input);
+    assertEquals(await run("stat", "-c", "%g %a", input.targetPath), "2000 2775\n");
   },
 });

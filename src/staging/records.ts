@@ -14,6 +14,14 @@ export interface StagingRecord {
   pv?: string;
   /** How its session was made: what it is made with again when the kernel has given it up. */
   target?: Target;
+  /** Bytes that the device had at least. */
+  size?: number;
+  /** How its filesystem was mounted: how it is mounted anew when its device was gone. */
+  mount?: { fsType: string; options: string[] };
+  /** Numbers that the device had before, of which mounts or device nodes are still here. */
+  formerNumbers?: string[];
+  /** The staging path, as mountinfo has it, while the mount of a device that is gone is replaced. */
+  remounting?: string;
   /** Unstaging has begun: nothing of the volume is needed on this node any more. */
   unstaging?: true;
   /** Device nodes that were published. */
@@ -25,7 +33,8 @@ export interface StagingRecord {
 }
 
 const texts = ["volumeId", "nqn", "kind", "majorMinor", "stagingPath"] as const;
-const optionalTexts = ["pv", "mkfs", "readOnlyTarget"] as const;
+const optionalTexts = ["pv", "mkfs", "readOnlyTarget", "remounting"] as const;
+const optionalLists = ["targets", "formerNumbers"] as const;
 
 function isRecord(value: unknown): value is StagingRecord {
   const record = value as Record<string, unknown> | null;
@@ -33,8 +42,18 @@ function isRecord(value: unknown): value is StagingRecord {
     optionalTexts.every((key) => record[key] === undefined || typeof record[key] === "string") &&
     (record.kind === "filesystem" || record.kind === "block") &&
     (record.unstaging === undefined || record.unstaging === true) && isTarget(record.target) &&
-    (record.targets === undefined ||
-      (Array.isArray(record.targets) && record.targets.every((each) => typeof each === "string")));
+    (record.size === undefined || Number.isSafeInteger(record.size)) && isMount(record.mount) &&
+    optionalLists.every((key) => record[key] === undefined || isTexts(record[key]));
+}
+
+function isTexts(value: unknown): boolean {
+  return Array.isArray(value) && value.every((each) => typeof each === "string");
+}
+
+function isMount(value: unknown): boolean {
+  if (value === undefined) return true;
+  const mount = value as Record<string, unknown> | null;
+  return typeof mount === "object" && mount !== null && typeof mount.fsType === "string" && isTexts(mount.options);
 }
 
 function isTarget(value: unknown): boolean {

@@ -10,6 +10,10 @@ const record: StagingRecord = {
   majorMinor: "259:1",
   stagingPath: "/staging",
   targets: ["/target"],
+  formerNumbers: ["259:0"],
+  size: 1,
+  mount: { fsType: "xfs", options: ["noatime"] },
+  remounting: "/staging",
 };
 
 Deno.test("Records gives back what was written, and nothing once it was removed", async () => {
@@ -31,7 +35,20 @@ Deno.test("Records.read() takes no broken record for none, and says which file; 
   const folder = await Deno.makeTempDir();
   const records = new Records(folder);
   const broken = ["", "{", "null", "[]", '{"volumeId":1}', JSON.stringify({ ...record, volumeId: "pvc-other" })];
-  const wrong = [{ targets: "x" }, { mkfs: 1 }, { readOnlyTarget: [] }, { kind: "other" }];
+  const wrong = [
+    { targets: "x" },
+    { mkfs: 1 },
+    { readOnlyTarget: [] },
+    { kind: "other" },
+    { remounting: 1 },
+    {
+      formerNumbers: "259:1",
+    },
+    { size: "1" },
+    { mount: "xfs" },
+    { mount: { fsType: "xfs", options: [1] } },
+    { unstaging: "yes" },
+  ];
   const path = `${folder}/${volumeId}.json`;
   for (const text of [...broken, ...wrong.map((change) => JSON.stringify({ ...record, ...change }))]) {
     await Deno.writeTextFile(path, text);

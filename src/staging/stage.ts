@@ -1,17 +1,26 @@
-import { type Content, type Filesystems, type FilesystemType, filesystemType } from "../mounts/filesystem.ts";
+import type { Content, Filesystems } from "../mounts/filesystem.ts";
 import { resolved } from "../mounts/mountinfo.ts";
-import { checkedMountOptions } from "../mounts/options.ts";
 import type { Device, Target } from "../nvme/session.ts";
+import type { ManagedSession } from "../nvme/sysfs.ts";
 import { NotInstalled } from "../runtime/command.ts";
 import { throwIfAborted } from "../runtime/deadline.ts";
-import { Cancelled, FailedPrecondition, isRetriable } from "../runtime/errors.ts";
+import { Cancelled, FailedPrecondition, InUse, isRetriable, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
+import { letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
-import { publishedNodes, requireKind, tracesOf, usesBesideRecord } from "./uses.ts";
+import { recover } from "./recovery.ts";
+import { endTrial, tryMount } from "./trial_mount.ts";
+import { unstage } from "./unstage.ts";
+import { described, usersOf } from "./users.ts";
+import { requireKind, tracesOf, usesBesideRecord } from "./uses.ts";
 import {
   atPromisedSize,
   type Cancellable,
+  connectVolume,
+  isAttachedAs,
+  type Plan,
+  planOf,
   requireKeepable,
   requireSame,
   targetOf,
@@ -30,36 +39,96 @@ export async function stage(parts: StagingParts, input: VolumeInput, options: Ca
   const plan = input.capability.kind === "filesystem" ? planOf(input, input.capability) : undefined;
   if (plan) await parts.mounts.requirePlace(input.stagingPath, options);
   const present = await parts.sessions.ofVolume(input.volumeId, options);
-  const other = present.find(({ nqn }) => nqn !== target.nqn);
-  if (other) throw otherGeneration(input.volumeId, target.nqn, other.nqn);
+  const wanted = present.find(({ nqn }) => nqn === target.nqn);
+  for (const other of present.filter((each) => each !== wanted)) {
+    await endOther(parts, { input, nqn: target.nqn, other }, options);
+  }
   try {
-    await stageConnected(parts, { input, target, plan }, options);
+    await stageConnected(parts, { input, target, plan, wasConnected: wanted !== undefined }, options);
   } catch (error) {
     const comesBack = isRetriable(error) || error instanceof Cancelled;
-    if (present.length === 0 && !comesBack) await letGo(parts, input.volumeId, target.nqn);
+    if (present.length === 0 && !comesBack) await undo(parts, input.volumeId, target.nqn);
     throw error;
   }
 }
 
-async function stageConnected(
-  parts: StagingParts,
-  { input, target, plan }: { input: VolumeInput; target: Target; plan: Plan | undefined },
-  options: Cancellable,
-): Promise<void> {
-  const connected = await parts.sessions.connect(target, options);
-  const device = await atPromisedSize(parts, input, connected, options);
-  const { volumeId, stagingPath, capability: { kind } } = input;
-  const before = await recordBefore(parts, input, options);
-  await requireKind(parts, kind, { volumeId, device, record: before, ...options });
-  const { nqn, majorMinor } = device;
-  const targets = before?.targets ? { targets: before.targets } : {};
-  const pv = input.publishContext.pv_name || before?.pv;
-  const noted = { ...(pv ? { pv } : {}), target, ...targets };
-  const record: StagingRecord = { volumeId, nqn, kind, majorMinor, stagingPath, ...noted };
+interface Task {
+  input: VolumeInput;
+  target: Target;
+  plan: Plan | undefined;
+  wasConnected: boolean;
+}
+
+async function stageConnected(parts: StagingParts, task: Task, options: Cancellable): Promise<void> {
+  const { input, target, plan } = task;
+  const { volumeId, capability: { kind } } = input;
+  const device = await connectedDevice(parts, task, options);
+  const noted = await recordBefore(parts, input, options);
+  await requireKind(parts, kind, { volumeId, device, record: noted, ...options });
+  if (noted) await recover(parts, { volumeId }, device, options);
+  const before = noted && await parts.records.read(volumeId);
+  const record = recordOf({ input, target, plan, device }, before);
   // Another export has another content: what was begun on one says nothing of the next.
-  const intent = before?.nqn === nqn ? before.mkfs : undefined;
+  const intent = before?.nqn === device.nqn ? before.mkfs : undefined;
   if (plan) await stageFilesystem(parts, { device, plan, record, intent }, options);
   if (JSON.stringify(before) !== JSON.stringify(record)) await parts.records.write(record);
+}
+
+/** What is noted of a staged volume: all anew but what is still here of earlier. Nobody unstages what was just staged. */
+function recordOf(
+  { input, target, plan, device }: Pick<Task, "input" | "target" | "plan"> & { device: Device },
+  before: StagingRecord | undefined,
+): StagingRecord {
+  const { volumeId, stagingPath, capability: { kind } } = input;
+  const { nqn, majorMinor, size } = device;
+  const { targets, formerNumbers, readOnlyTarget } = before ?? {};
+  const pv = input.publishContext.pv_name || before?.pv;
+  return {
+    ...{ volumeId, nqn, kind, majorMinor, stagingPath },
+    ...(pv ? { pv } : {}),
+    ...{ target, size },
+    ...(plan ? { mount: { fsType: plan.type, options: plan.mountOptions } } : {}),
+    ...(targets ? { targets } : {}),
+    ...(formerNumbers ? { formerNumbers } : {}),
+    ...(readOnlyTarget ? { readOnlyTarget } : {}),
+  };
+}
+
+/** The device in its promised size. Where exports grow only on reconnection, what nobody uses is connected anew. */
+async function connectedDevice(parts: StagingParts, task: Task, options: Cancellable): Promise<Device> {
+  const { input, target, wasConnected } = task;
+  const connected = await connectVolume(parts, { volumeId: input.volumeId, target }, options);
+  try {
+    return await atPromisedSize(parts, input, connected, options);
+  } catch (error) {
+    const isLive = async () => (await parts.sysfs.session(target.nqn, options))?.live === true;
+    if (!wasConnected || !(error instanceof Unreachable) || !await isLive()) throw error;
+    if ((await usesAtAll(parts, input.volumeId, options)).length > 0) throw error;
+  }
+  log.info("connecting a volume anew, as the server does not show its growth to a connected node", { nqn: target.nqn });
+  await unstage(parts, input, options); // Proves first that nobody holds the device unseen.
+  const anew = await connectVolume(parts, { volumeId: input.volumeId, target }, options);
+  return await atPromisedSize(parts, input, anew, options);
+}
+
+/**
+ * Ends the session of another generation, which no fence and no restored server serves any more: a dead one as
+ * {@linkcode letGo} has it, a live one that nobody uses when Kubernetes has the volume attached here under the new NQN.
+ */
+async function endOther(
+  parts: StagingParts,
+  { input, nqn, other }: { input: VolumeInput; nqn: string; other: ManagedSession },
+  options: Cancellable,
+): Promise<void> {
+  const { volumeId, stagingPath } = input;
+  if (!other.live) return await letGo(parts, volumeId, options);
+  if (!await isAttachedAs(parts, { volumeId, nqn }, options)) throw otherGeneration(volumeId, nqn, other.nqn);
+  try {
+    await unstage(parts, { volumeId, stagingPath }, options);
+  } catch (error) {
+    if (error instanceof InUse) throw otherGeneration(volumeId, nqn, other.nqn, error);
+    throw error;
+  }
 }
 
 /** What was noted. A record that cannot be used is replaced only for a filesystem that nobody is seen to use. */
@@ -76,28 +145,33 @@ async function recordBefore(
   return undefined;
 }
 
-function otherGeneration(volumeId: string, nqn: string, other: string): FailedPrecondition {
+function otherGeneration(volumeId: string, nqn: string, other: string, cause?: Error): FailedPrecondition {
   return new FailedPrecondition(
     `volume ${volumeId} is connected on this node as ${other} and was asked for as ${nqn}: two devices of one volume would ` +
-      `destroy it. Delete the volume's pods on this node, so that it is unstaged; if nothing uses it: 'nvme disconnect -n ${other}'`,
+      `destroy it. ${
+        cause ? `${cause.message}. ` : ""
+      }Delete the volume's pods on this node, so that it is unstaged; if ` +
+      `nothing uses it: 'nvme disconnect -n ${other}'`,
+    { cause },
   );
 }
 
 /** Ends the session that a refused stage made, unless anything is seen to use it. */
-async function letGo(parts: StagingParts, volumeId: string, nqn: string): Promise<void> {
+async function undo(parts: StagingParts, volumeId: string, nqn: string): Promise<void> {
   try {
-    const traces = await tracesOf(parts, volumeId);
-    const uses = [...await usesBesideRecord(parts, traces, {}), ...await publishedNodes(traces.record)];
-    if (uses.length === 0 && !traces.unusable) await parts.sessions.disconnect(nqn);
+    if ((await usesAtAll(parts, volumeId)).length === 0) await parts.sessions.disconnect(nqn);
   } catch (error) {
     log.warn("the session of a refused stage stays", { volumeId, error });
   }
 }
 
-interface Plan {
-  type: FilesystemType;
-  mountOptions: string[];
-  readOnly: boolean;
+/**
+ * Whatever is seen to use a volume, its staging mount included.
+ * @throws {FailedPrecondition} when its record cannot be used: then not all can be seen
+ */
+async function usesAtAll(parts: StagingParts, volumeId: string, options: Cancellable = {}): Promise<string[]> {
+  const traces = await tracesOf(parts, volumeId, options);
+  return (await usersOf(parts, traces, options)).map(described);
 }
 
 interface Work {
@@ -108,27 +182,18 @@ interface Work {
   intent: string | undefined;
 }
 
-function planOf(input: VolumeInput, capability: { fsType: string; mountOptions: readonly string[] }): Plan {
-  const given = checkedMountOptions(capability.mountOptions);
-  const isMode = (option: string) => option === "ro" || option === "rw";
-  const readOnly = input.readOnly || given.findLast(isMode) === "ro"; // For mount(8) the last one counts.
-  const others = given.filter((option) => !isMode(option));
-  return {
-    type: filesystemType(capability.fsType || input.publishContext.fs_type || "ext4"),
-    mountOptions: readOnly ? [...others, "ro"] : others,
-    readOnly,
-  };
-}
-
 async function stageFilesystem(parts: StagingParts, work: Work, options: Cancellable): Promise<void> {
   const { device, plan: { type, mountOptions, readOnly }, record } = work;
   const { stagingPath } = record;
   // A device that is mounted anywhere has its filesystem: it is neither looked into nor checked under its users.
   const path = await resolved(stagingPath);
+  const trial = { device, stagingPath, mount: { fsType: type, options: mountOptions } };
+  await endTrial(parts, trial, options);
   const mounts = await parts.mounts.all(options);
   const idle = !mounts.some((mount) => mount.majorMinor === device.majorMinor || mount.target === path);
   const made = idle && await ensureFilesystem(parts, work, options);
   await requireSame(parts, device, options);
+  if (idle && !made) await tryMount(parts, trial, options);
   await parts.mounts.mount(device, stagingPath, { fsType: type, mountOptions, signal: options.signal });
   if (made || readOnly) return;
   await parts.filesystems(options.signal).grow(type, device, stagingPath).catch((error) => {

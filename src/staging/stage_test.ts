@@ -1,9 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
+import { TestCluster } from "../../tests/nvme/cluster.ts";
 import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { NotInstalled } from "../runtime/command.ts";
 import { AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
-import { publish } from "./publish.ts";
+import { publish, unpublish } from "./publish.ts";
 import { stage } from "./stage.ts";
 import { unstage } from "./unstage.ts";
 import type { VolumeInput } from "./volume.ts";
@@ -118,7 +119,7 @@ Deno.test({
     const { publishContext, ...volume } = await node.volume("ext4");
     const old = { nvmeAddress: "127.0.0.1", nvmePort: String(node.server.port), nqn: publishContext.nvme_nqn ?? "" };
     await stage(node.parts, { ...volume, publishContext: {}, volumeContext: old });
-    assert(node.commands.started.some((line) => line.endsWith("--ctrl-loss-tmo=-1 --reconnect-delay=5")));
+    assert(node.commands.started.some((line) => line.includes(" --ctrl-loss-tmo=-1 --reconnect-delay=5")));
     const wrong: Record<string, string>[] = [{ nvmePort: "0" }, { ctrlLossTmo: "-2" }, { reconnectDelay: "1s" }, {
       keepAliveTmo: "x",
     }];
@@ -302,7 +303,7 @@ Deno.test({
   name: "stage() touches no device whose session is not live",
   ignore,
   async fn() {
-    await using node = await TestNode.start({ connect: 300 });
+    await using node = await TestNode.start({ connect: 3000 });
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
     await node.setState(volume, "connecting");
@@ -444,17 +445,145 @@ Deno.test({
   },
 });
 
+/** A staged volume whose export has moved to a new generation of its NQN. */
+async function moved(node: TestNode) {
+  const cluster = new TestCluster();
+  node.parts = { ...node.parts, cluster };
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  const [old, nvme_nqn] = [node.nqn(volume), `${node.nqn(volume)}.g1`];
+  await node.server.withdraw(old);
+  await node.server.offer(nvme_nqn, GiB);
+  const generations = async () =>
+    (await node.parts.sessions.ofVolume(volume.volumeId)).map(({ generation }) => generation);
+  return { cluster, volume, old, nvme_nqn, next: changed(volume, { nvme_nqn }), generations };
+}
+
 Deno.test({
-  name: "stage() refuses a volume of which another generation is connected",
+  name:
+    "stage() refuses a volume of which another generation is connected and live, unless Kubernetes has it attached anew",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
+    const attachments = [undefined, old, `${nvme_nqn}2`];
+    for (const nqn of attachments) {
+      cluster.attach(volume, nqn);
+      await assertRejects(() => stage(node.parts, next), FailedPrecondition, old);
+    }
+    cluster.failure = new Unreachable("away");
+    await assertRejects(() => stage(node.parts, next), Unreachable, "away");
+    cluster.failure = undefined;
+    const { cluster: _, ...alone } = node.parts;
+    await assertRejects(() => stage({ ...alone, cluster: undefined }, next), FailedPrecondition, old);
+    assertEquals([await generations(), await node.mountsAt(volume.stagingPath)], [[0], 1]);
+    cluster.attach(volume, nvme_nqn);
+    await stage(node.parts, next);
+    assertEquals([await generations(), await node.mountsAt(volume.stagingPath)], [[1], 1]);
+    assertEquals((await node.parts.records.read(volume.volumeId))?.nqn, nvme_nqn);
+  },
+});
+
+Deno.test({
+  name: "stage() leaves a live session of another generation to those who use it",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
+    const target = node.path("pod");
+    await publish(node.parts, node.at(volume, "pod"));
+    cluster.attach(volume, nvme_nqn);
+    await assertRejects(() => stage(node.parts, next), FailedPrecondition, target);
+    await assertRejects(() => stage(node.parts, next), FailedPrecondition, old);
+    assertEquals([await generations(), await node.mountsAt(target)], [[0], 1]);
+  },
+});
+
+Deno.test({
+  name:
+    "stage() lets a dead session of another generation go when the attachment names the new one, and waits otherwise",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
+    await node.setState(volume, "connecting");
+    cluster.attach(volume, old);
+    await assertRejects(() => stage(node.parts, next), Unreachable, "not live");
+    assertEquals(await generations(), [0]);
+    cluster.attach(volume, nvme_nqn);
+    await stage(node.parts, next);
+    assertEquals([await generations(), await node.mountsAt(volume.stagingPath)], [[1], 1]);
+    assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo"]);
+  },
+});
+
+Deno.test({
+  name: "stage() connects a volume anew that has grown unseen, when nobody uses it, and only then",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start({ command: 2000, connect: 3000 });
+    const volume = await node.volume("block");
+    const input = await node.up(volume, "disk");
+    await node.server.offer(node.nqn(volume), 2 * GiB, { seen: GiB }); // Connected nodes do not see it.
+    const grown = changed(volume, { size_bytes: String(2 * GiB) });
+    await assertRejects(() => stage(node.parts, grown), Unreachable, "does not show the growth");
+    await unpublish(node.parts, input);
+    await stage(node.parts, grown);
+    assertEquals((await node.parts.sessions.device(node.nqn(volume))).size, 2 * GiB);
+    await node.setState(volume, "connecting");
+    await assertRejects(() => stage(node.parts, changed(volume, { size_bytes: String(3 * GiB) })), Unreachable);
+    assertEquals(await node.sessions(volume), 1);
+    await node.setState(volume, "live");
+  },
+});
+
+Deno.test({
+  name: "stage() takes back that the volume is being unstaged, and notes what mounting it anew needs",
   ignore,
   async fn() {
     await using node = await TestNode.start();
     const volume = await node.volume("ext4");
+    await stage(node.parts, { ...volume, publishContext: { ...volume.publishContext, pv_name: "pv-1" } });
+    const record = await node.parts.records.read(volume.volumeId);
+    assert(record);
+    assertEquals([record.mount, record.size, record.pv], [{ fsType: "ext4", options: [] }, GiB, "pv-1"]);
+    await node.parts.records.write({ ...record, unstaging: true, readOnlyTarget: "/begun" });
     await stage(node.parts, volume);
-    const nvme_nqn = `${node.nqn(volume)}.g1`;
-    await node.server.offer(nvme_nqn, GiB);
-    await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), FailedPrecondition, node.nqn(volume));
-    assertEquals(await node.sessions(volume), 1);
+    assertEquals(await node.parts.records.read(volume.volumeId), { ...record, readOnlyTarget: "/begun" });
+  },
+});
+
+Deno.test({
+  name: "stage() refuses an xfs that is broken with the remedy, and writes nothing to it, not even to its log",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("xfs", 320 * 2 ** 20);
+    const file = node.server.file(node.nqn(volume));
+    await run("mkfs.xfs", "-q", file);
+    await run("dd", "if=/dev/urandom", `of=${file}`, "bs=512", "seek=1", "count=3", "conv=notrunc"); // AGF, AGI, AGFL
+    const before = await run("sha256sum", file);
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs_repair -n");
+    assertEquals([await run("sha256sum", file), await node.mountsAt(volume.stagingPath)], [before, 0]);
+  },
+});
+
+Deno.test({
+  name: "stage() takes the trial mount of an xfs away that a crash has left",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("xfs");
+    await stage(node.parts, volume);
+    await unstage(node.parts, volume);
+    node.commands.instead = (program) => program === "umount" ? { code: 1, stdout: "", stderr: "killed" } : undefined;
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "killed");
+    node.commands.instead = () => undefined;
+    assert((await node.parts.mounts.at(volume.stagingPath))?.superOptions.includes("norecovery"));
+    node.restart();
+    await stage(node.parts, volume);
+    await Deno.writeTextFile(`${volume.stagingPath}/file`, "written");
+    assertEquals(await node.mountsAt(volume.stagingPath), 1);
   },
 });
 

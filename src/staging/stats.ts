@@ -1,10 +1,11 @@
 import type { StatsFs } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { deviceNodeAt } from "../mounts/device_node.ts";
-import type { Mount } from "../mounts/mountinfo.ts";
-import { type ManagedSession, numbersOf } from "../nvme/sysfs.ts";
+import { type Mount, resolved } from "../mounts/mountinfo.ts";
+import { numbersOf } from "../nvme/sysfs.ts";
 import { abortable, Deadline } from "../runtime/deadline.ts";
 import { NotFound, TimedOut } from "../runtime/errors.ts";
+import { problemAt, problemsOf, sightOf } from "./condition.ts";
 import type { StagingParts, Usage } from "./parts.ts";
 import { type Traces, tracesOf } from "./uses.ts";
 import type { Cancellable } from "./volume.ts";
@@ -15,10 +16,8 @@ export interface Stats {
   condition: { abnormal: boolean; message: string };
 }
 
-/** What mountinfo says of a filesystem that the kernel has stopped (fs/ext4/super.c; the last two from 6.15 on). */
-const stopped = ["ro", "emergency_ro", "shutdown"];
-
 const healthy = { abnormal: false, message: "the NVMe session is live" };
+const gone = { abnormal: true, message: "no NVMe session has the device of this path any more: restart the pod" };
 
 /**
  * The figures and the condition of a volume at a path where it is staged or published. Touches nothing of a session that
@@ -36,38 +35,28 @@ export async function stats(
   if (!majorMinor || !(traces.owns(majorMinor) || traces.record?.targets?.includes(input.volumePath))) {
     throw new NotFound(`volume ${input.volumeId} is not on this node at '${input.volumePath}'`);
   }
-  const { size, problem } = conditionOf(traces, majorMinor, mount);
-  const total: Usage[] = [{ unit: "bytes", total: size }];
-  const known = parts.figures.get(input.volumeId) ?? total;
-  if (problem) return { usage: known, condition: { abnormal: true, message: problem } };
-  return mount ? await filesystemStats(parts, input, { mount, known }, options) : { usage: total, condition: healthy };
-}
-
-function conditionOf({ sessions }: Traces, majorMinor: string, mount: Mount | undefined) {
-  const session = sessions.find((each) =>
-    each.namespaces.some((namespace) => numbersOf(namespace).includes(majorMinor))
-  );
+  const session = traces.sessions.find(({ namespaces }) => namespaces.flatMap(numbersOf).includes(majorMinor));
   // Of a device that is gone nothing is known, and 0 bytes are said.
-  const size = (session ?? sessions[0])?.namespaces[0]?.size ?? 0;
-  return { size, problem: problemOf(session, majorMinor, mount) };
+  const total: Usage[] = [{ unit: "bytes", total: (session ?? traces.sessions[0])?.namespaces[0]?.size ?? 0 }];
+  const known = parts.figures.get(input.volumeId) ?? total;
+  const problem = await problemOf(parts, traces, input.volumePath, options);
+  if (!session?.live) return { usage: known, condition: problem ?? gone };
+  const { usage, condition } = mount
+    ? await filesystemStats(parts, input, { mount, known }, options)
+    : { usage: total, condition: healthy };
+  return { usage, condition: problem ?? condition };
 }
 
-function problemOf(
-  session: ManagedSession | undefined,
-  majorMinor: string,
-  mount: Mount | undefined,
-): string | undefined {
-  if (!session) {
-    return `no NVMe session of the volume has device ${majorMinor} any more: the path is stale; restart the pod`;
-  }
-  if (!session.live) {
-    const states = session.controllers.map(({ name, state }) => `${name} ${state}`).join(", ");
-    return `the NVMe session is not live (${states}): I/O waits until the server answers; look at the network`;
-  }
-  if (mount && !mount.options.includes("ro") && mount.superOptions.some((option) => stopped.includes(option))) {
-    return "the kernel lets nothing be written to the filesystem after errors: look at dmesg, then restart the pod";
-  }
-  return undefined;
+async function problemOf(
+  parts: StagingParts,
+  { sessions, record }: Traces,
+  path: string,
+  options: Cancellable,
+): Promise<Stats["condition"] | undefined> {
+  const mounts = await parts.mounts.all(options);
+  const problems = problemsOf(await sightOf(parts, { sessions, record, mounts }, options));
+  const message = problemAt(problems, await resolved(path) ?? path)?.message;
+  return message === undefined ? undefined : { abnormal: true, message };
 }
 
 async function filesystemStats(

@@ -93,7 +93,7 @@ Deno.test({
     await stage(node.parts, other);
     await node.nvme("disconnect", "-n", node.nqn(other));
     const { condition } = await stats(node.parts, { ...other, volumePath: other.stagingPath });
-    assertEquals([condition.abnormal, condition.message.includes("stale")], [true, true]);
+    assertEquals([condition.abnormal, condition.message.includes("given up")], [true, true]);
   },
 });
 
@@ -142,14 +142,16 @@ Deno.test({
   name: "expand() says what is missing: the volume, the growth, the capability",
   ignore,
   async fn() {
-    await using node = await TestNode.start({ command: 500 });
+    await using node = await TestNode.start();
     const volume = await node.volume("xfs");
     const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes: 2 * GiB };
     await assertRejects(() => expand(node.parts, asked), NotFound, "not staged");
     await assertRejects(() => expand(node.parts, { ...asked, volumeId: "unknown" }), NotFound);
     await stage(node.parts, volume);
     await node.server.offer(node.nqn(volume), 2 * GiB, { seen: GiB });
+    node.restart({ command: 2000 });
     await assertRejects(() => expand(node.parts, asked), Unreachable, "only on reconnection");
+    node.restart();
     await node.server.offer(node.nqn(volume), 2 * GiB);
     node.commands.instead = (program) =>
       program === "xfs_growfs" ? { code: 1, stdout: "", stderr: "Permission denied" } : undefined;
@@ -203,5 +205,83 @@ Deno.test({
     await node.server.offer(node.nqn(volume), 2 * GiB);
     const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes: 2 * GiB };
     await assertRejects(() => expand(node.parts, asked), FailedPrecondition, "read-only");
+  },
+});
+
+Deno.test({
+  name: "stats() asks the filesystem of a live session though a dead one of an older generation is there, and says so",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    const nqn = node.nqn(volume);
+    await node.server.offer(`${nqn}.g1`, 2 ** 27);
+    await node.nvme("connect", "-t", "tcp", "-a", "127.0.0.1", "-s", String(node.server.port), "-n", `${nqn}.g1`);
+    const old = { ...volume, publishContext: { ...volume.publishContext, nvme_nqn: `${nqn}.g1` } };
+    await node.setState(old, "connecting");
+    await node.nvme("connect", "-t", "tcp", "-a", "127.0.0.1", "-s", String(node.server.port), "-n", nqn);
+    const { path } = await node.parts.sessions.device(nqn);
+    await run("mkfs.ext4", "-q", path);
+    await run("mount", path, volume.stagingPath);
+    const { usage, condition } = await stats(node.parts, { ...volume, volumePath: volume.stagingPath });
+    assertEquals([usage.length, condition.abnormal], [2, true]);
+    assert(condition.message.includes(`${nqn}.g1 is not live`), condition.message);
+  },
+});
+
+Deno.test({
+  name: "expand() grows a filesystem whose device grew earlier, whatever size is asked for",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    for (const requiredBytes of [0, GiB, 2 * GiB]) {
+      const volume = await node.volume("xfs");
+      await stage(node.parts, volume);
+      await node.server.offer(node.nqn(volume), 2 * GiB);
+      const { name } = (await node.parts.sysfs.session(node.nqn(volume)))?.controllers[0] ?? {};
+      await node.nvme("ns-rescan", `${node.standIn.roots.dev}/${name}`);
+      const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes };
+      assertEquals(await expand(node.parts, asked), 2 * GiB, `${requiredBytes}`);
+      const total = (await stats(node.parts, asked)).usage[0]?.total ?? 0;
+      assert(total > 1.8 * GiB, `${requiredBytes}: ${total}`);
+    }
+  },
+});
+
+Deno.test({
+  name: "expand() of a block volume grows the device alone, whatever its user has made of it and mounted",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("block");
+    const { targetPath } = await node.up(volume, "disk");
+    await run("mkfs.xfs", "-q", targetPath);
+    await Deno.mkdir(node.path("users"));
+    await run("mount", targetPath, node.path("users"));
+    await node.server.offer(node.nqn(volume), 2 * GiB);
+    node.commands.started.length = 0;
+    for (const volumePath of [targetPath, volume.stagingPath]) {
+      assertEquals(await expand(node.parts, { ...volume, volumePath, requiredBytes: 2 * GiB }), 2 * GiB);
+    }
+    assertEquals(node.commands.started.filter((line) => !line.startsWith("nvme ")), []);
+    assertEquals((await stats(node.parts, { ...volume, volumePath: targetPath })).usage, [
+      { unit: "bytes", total: 2 * GiB },
+    ]);
+  },
+});
+
+Deno.test({
+  name: "expand() touches no device whose session is not live",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("xfs");
+    await stage(node.parts, volume);
+    await node.server.offer(node.nqn(volume), 2 * GiB);
+    await node.setState(volume, "resetting");
+    node.commands.started.length = 0;
+    const asked = { ...volume, volumePath: volume.stagingPath, requiredBytes: 2 * GiB };
+    await assertRejects(() => expand(node.parts, asked), Unreachable, "not live");
+    assertEquals(node.commands.started, []);
   },
 });

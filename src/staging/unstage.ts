@@ -1,46 +1,97 @@
-import { InUse, Unreachable } from "../runtime/errors.ts";
+import { whyNotIdle } from "../mounts/exclusive_open.ts";
+import { resolved } from "../mounts/mountinfo.ts";
+import { isNodeOf } from "../nvme/session.ts";
+import { throwIfAborted } from "../runtime/deadline.ts";
+import { InUse } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
+import { notLive } from "./dead_sessions.ts";
+import { kubeletPods } from "./kubelet_pods.ts";
+import { forget, letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
-import { tracesOf, usesOf } from "./uses.ts";
+import { type Traces, tracesOf } from "./uses.ts";
+import { described, type User, usersOf } from "./users.ts";
 import { type Cancellable, requireVolumeId } from "./volume.ts";
 
-/**
- * Reverses stage (CSI 1.13 §NodeUnstageVolume): unmounts the staging path and ends the volume's sessions, proven. What is
- * gone already is fine, also all of it.
- * @throws {InUse} while anybody is seen to use the volume: nothing was changed
- * @throws {FailedPrecondition} when its record cannot be used, so that its users cannot be seen
- * @throws {Unreachable} when its session is not live, so that unmounting would hang, or does not end
- */
-export async function unstage(
-  parts: StagingParts,
-  input: { volumeId: string; stagingPath: string },
-  options: Cancellable = {},
-): Promise<void> {
-  requireVolumeId(input.volumeId);
-  const traces = await tracesOf(parts, input.volumeId, options);
-  const uses = await usesOf(parts, traces, { stagingPath: input.stagingPath, signal: options.signal });
-  if (uses.length > 0) {
-    throw new InUse(
-      `volume ${input.volumeId} is in use on this node: ${
-        uses.join("; ")
-      }. It stays connected; end what uses it (unpublish ` +
-        "it, unmount what no pod needs), then it is tried again",
-    );
-  }
-  const mounted = await parts.mounts.at(input.stagingPath, options) !== undefined;
-  if (mounted) {
-    for (const session of traces.sessions) if (!session.live) throw hanging(session.nqn);
-    await parts.mounts.unmount(input.stagingPath, traces.isOurs, options);
-  }
-  for (const session of traces.sessions) await parts.sessions.disconnect(session.nqn, options);
-  parts.figures.delete(input.volumeId);
-  // A mkfs that was begun is finished by this node alone, so it must still know of it when the volume comes back. What was
-  // mounted had come to its end.
-  if (mounted || !traces.record?.mkfs) await parts.records.remove(input.volumeId);
+interface UnstageInput {
+  volumeId: string;
+  stagingPath: string;
 }
 
-function hanging(nqn: string): Unreachable {
-  return new Unreachable(
-    `the NVMe session of ${nqn} is not live: unmounting its filesystem would hang until it is. The kernel reconnects by ` +
-      "itself; look at the network to the server. It is tried again",
+/**
+ * Reverses stage (CSI 1.13 §NodeUnstageVolume): takes away what pods left behind that are gone, unmounts the staging
+ * path, proves that nobody uses the device, and ends the volume's sessions, proven. What is gone already is fine, also all
+ * of it. Dead sessions are let go where they are not needed any more.
+ * @throws {InUse} while the volume is used, or may be: nothing was changed; only who holds the device unseen is found when
+ * the staging path has been unmounted
+ * @throws {FailedPrecondition} when its record cannot be used, so that its users cannot be seen
+ * @throws {Unreachable} when its session is not live and may be needed, or does not end
+ */
+export async function unstage(parts: StagingParts, input: UnstageInput, options: Cancellable = {}): Promise<void> {
+  requireVolumeId(input.volumeId);
+  const { volumeId, stagingPath } = input;
+  const wasMounted = await parts.mounts.at(stagingPath, options) !== undefined;
+  await letGo(parts, volumeId, { stagingPath, unstaging: true, ...options });
+  const traces = await tracesOf(parts, volumeId, options);
+  const leftBehind = await requireOthersGone(parts, traces, stagingPath, options);
+  throwIfAborted(options.signal);
+  if (traces.record && !traces.record.unstaging) await parts.records.write({ ...traces.record, unstaging: true });
+  await parts.mounts.unmount(stagingPath, traces.isOurs, options);
+  for (const target of leftBehind) {
+    log.info("a mount that a pod left behind is taken away", { volumeId, target });
+    await parts.mounts.unmountTarget(target, traces.isOurs, options);
+  }
+  await requireIdle(parts, traces, options);
+  for (const session of traces.sessions) {
+    throwIfAborted(options.signal);
+    await parts.sessions.disconnect(session.nqn, options);
+  }
+  await forget(parts, traces, { wasMounted });
+}
+
+/**
+ * Makes sure that nobody but the staging path uses a volume, and pods that are gone.
+ * @returns the targets of the mounts that these left behind, in the order of unmounting
+ * @throws {InUse} with who does
+ */
+async function requireOthersGone(
+  parts: StagingParts,
+  traces: Traces,
+  stagingPath: string,
+  options: Cancellable,
+): Promise<string[]> {
+  const staging = await resolved(stagingPath);
+  const users = await usersOf(parts, traces, { stagingPath, ...options });
+  const others = users.filter((user) => user.kind !== "mount" || user.mount.target !== staging);
+  if (others.length === 0) return [];
+  const pods = await kubeletPods(parts, options);
+  const isLeftBehind = (user: User) => user.kind === "mount" && pods.isOrphan(user.mount.target);
+  const inUse = others.filter((user) => !isLeftBehind(user));
+  if (inUse.length > 0) throw used(traces, inUse.map(described));
+  return others.flatMap((user) => user.kind === "mount" ? [user.mount.target] : []).reverse();
+}
+
+/** The last look, when nothing of the driver holds the device any more. It is touched only if its session is live. */
+async function requireIdle(parts: StagingParts, traces: Traces, options: Cancellable): Promise<void> {
+  if (traces.sessions.length === 0) return;
+  const now = await tracesOf(parts, traces.volumeId, options);
+  const users = await usersOf(parts, now, options);
+  if (users.length > 0) throw used(traces, users.map(described));
+  for (const session of now.sessions) {
+    if (!session.live) throw notLive(parts, session, { what: "looking who uses its device", pv: traces.record?.pv });
+    for (const device of session.namespaces) {
+      throwIfAborted(options.signal);
+      const { commands, deadlines: { command: deadline } } = parts;
+      const why = await isNodeOf(device)
+        ? await whyNotIdle(device.path, { commands, deadline, ...options })
+        : `${device.path} is not its device node, so that it cannot be looked whether it is held`;
+      if (why !== undefined) throw used(traces, [why]);
+    }
+  }
+}
+
+function used({ volumeId }: Traces, who: string[]): InUse {
+  return new InUse(
+    `volume ${volumeId} is in use on this node: ${who.join("; ")}. It stays connected; end what uses it (unpublish ` +
+      "it, unmount what no pod needs, let go of what was built on it), then it is tried again",
   );
 }

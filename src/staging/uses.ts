@@ -1,8 +1,9 @@
 import { deviceNodeAt } from "../mounts/device_node.ts";
-import { infoOf, type Mount, resolved } from "../mounts/mountinfo.ts";
+import { type Mount, resolved } from "../mounts/mountinfo.ts";
 import { isVolumeId } from "../nvme/nqn.ts";
 import { type ManagedSession, type Namespace, numbersOf } from "../nvme/sysfs.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
+import { numbersNoted } from "./condition.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
 import type { Cancellable, Capability } from "./volume.ts";
@@ -14,6 +15,8 @@ export interface Traces {
   record: StagingRecord | undefined;
   /** Why there is no record though there is a file: nothing may be concluded from that. */
   unusable: FailedPrecondition | undefined;
+  /** Names of its devices of today, partitions included: `nvme0n1`, `nvme0n1p1`. */
+  names: string[];
   /** Whether a device number is the volume's. */
   owns: (majorMinor: string) => boolean;
   /** Whether a mount is of this volume. */
@@ -24,11 +27,15 @@ export interface Traces {
 export async function tracesOf(parts: StagingParts, volumeId: string, options: Cancellable = {}): Promise<Traces> {
   const sessions = await parts.sessions.ofVolume(volumeId, options);
   const { record, unusable } = await noted(parts, volumeId);
-  const own = new Set(sessions.flatMap((session) => session.namespaces.flatMap(numbersOf)));
+  const devices = sessions.flatMap(({ namespaces }) => namespaces);
+  const own = new Set(devices.flatMap(numbersOf));
   // A session may be gone while its mounts are not. The noted number is theirs unless a device of today has it.
-  if (record && !await parts.sysfs.nqnOfDevice(record.majorMinor, options)) own.add(record.majorMinor);
+  for (const number of numbersNoted(record)) {
+    if (!own.has(number) && !await parts.sysfs.nqnOfDevice(number, options)) own.add(number);
+  }
+  const names = devices.flatMap((device) => [device, ...device.partitions].map(({ name }) => name));
   const owns = (majorMinor: string) => own.has(majorMinor);
-  return { volumeId, sessions, record, unusable, owns, isOurs: (mount) => owns(mount.majorMinor) };
+  return { volumeId, sessions, record, unusable, names, owns, isOurs: (mount) => owns(mount.majorMinor) };
 }
 
 async function noted(parts: StagingParts, volumeId: string): Promise<Pick<Traces, "record" | "unusable">> {
@@ -41,24 +48,7 @@ async function noted(parts: StagingParts, volumeId: string): Promise<Pick<Traces
   }
 }
 
-/**
- * Who uses a volume on this node as far as can be seen: mounts of its device and its partitions (other than the staging
- * one), published device nodes, devices built on it. Empty: nobody was seen.
- * @throws {FailedPrecondition} when the volume's record cannot be used: then not all can be seen
- */
-export async function usesOf(
-  parts: StagingParts,
-  traces: Traces,
-  options: { stagingPath: string } & Cancellable,
-): Promise<string[]> {
-  if (traces.unusable) throw traces.unusable;
-  const uses = await usesBesideRecord(parts, traces, options);
-  for (const node of await publishedNodes(traces.record)) uses.push(`a device node at ${node}`);
-  const other = await otherStaging(traces.record, options.stagingPath);
-  return other === undefined ? uses : [...uses, `staged at ${other}`];
-}
-
-/** The part of {@linkcode usesOf} that sysfs and mountinfo know. Without a staging path every mount counts. */
+/** The users of a volume that sysfs and mountinfo know, in words. Without a staging path every mount counts. */
 export async function usesBesideRecord(
   parts: StagingParts,
   traces: Traces,
@@ -80,12 +70,6 @@ export async function publishedNodes(record: StagingRecord | undefined): Promise
   const nodes: string[] = [];
   for (const target of record?.targets ?? []) if (await deviceNodeAt(target)) nodes.push(target);
   return nodes;
-}
-
-/** A staged block volume leaves nothing at its staging path but the folder itself, which goes when it is unstaged. */
-async function otherStaging(record: StagingRecord | undefined, stagingPath: string): Promise<string | undefined> {
-  if (record?.kind !== "block" || await resolved(record.stagingPath) === await resolved(stagingPath)) return undefined;
-  return await infoOf(record.stagingPath) ? record.stagingPath : undefined;
 }
 
 /**

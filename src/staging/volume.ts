@@ -1,7 +1,11 @@
-import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
-import { log } from "../runtime/log.ts";
+import { deviceNodeAt } from "../mounts/device_node.ts";
+import { type FilesystemType, filesystemType } from "../mounts/filesystem.ts";
+import { checkedMountOptions } from "../mounts/options.ts";
 import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
 import { type Device, isNodeOf, type Target } from "../nvme/session.ts";
+import { numbersOf } from "../nvme/sysfs.ts";
+import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
 import type { StagingParts } from "./parts.ts";
 
 /** How a volume is to be used. */
@@ -86,8 +90,62 @@ export function targetOf(input: VolumeInput, parts: StagingParts): Target {
     ctrlLossTmo: integer(volumeContext, "ctrlLossTmo", { or: -1, from: -1 }),
     reconnectDelay: integer(volumeContext, "reconnectDelay", { or: 5, from: 1 }),
     keepAliveTmo: integer(volumeContext, "keepAliveTmo", { or: 0, from: 0 }),
-    ...parts.host,
   };
+}
+
+/** How a filesystem is to be made and mounted. */
+export interface Plan {
+  type: FilesystemType;
+  mountOptions: string[];
+  readOnly: boolean;
+}
+
+/** @throws {InvalidArgument} for a filesystem or a mount option that the driver refuses */
+export function planOf(input: VolumeInput, capability: { fsType: string; mountOptions: readonly string[] }): Plan {
+  const given = checkedMountOptions(capability.mountOptions);
+  const isMode = (option: string) => option === "ro" || option === "rw";
+  const readOnly = input.readOnly || given.findLast(isMode) === "ro"; // For mount(8) the last one counts.
+  const others = given.filter((option) => !isMode(option));
+  return {
+    type: filesystemType(capability.fsType || input.publishContext.fs_type || "ext4"),
+    mountOptions: readOnly ? [...others, "ro"] : others,
+    readOnly,
+  };
+}
+
+/**
+ * Connects a volume. The kernel gives a number anew when nothing holds its device open, and a device node of another
+ * volume may still have it: whoever has that node would see this volume. Then it is not kept connected.
+ * @throws {FailedPrecondition} when another volume's published device node has the number of this volume's device
+ */
+export async function connectVolume(
+  parts: StagingParts,
+  { volumeId, target }: { volumeId: string; target: Target },
+  options: Cancellable = {},
+): Promise<Device> {
+  const before = await parts.sysfs.session(target.nqn, options);
+  const device = await parts.sessions.connect(target, options);
+  const other = await nodeOfAnother(parts, volumeId, numbersOf(device));
+  if (!other) return device;
+  if (!before) await parts.sessions.disconnect(target.nqn, options);
+  throw new FailedPrecondition(
+    `the device of volume ${volumeId} got the number ${device.majorMinor}, which the device of volume ${other.volumeId} had ` +
+      `before: its pod has a device node of it at ${other.path} and would see this volume. Restart that pod; then this ` +
+      "is tried again",
+  );
+}
+
+async function nodeOfAnother(parts: StagingParts, volumeId: string, numbers: readonly string[]) {
+  const others = (await parts.records.volumeIds()).filter((each) => each !== volumeId);
+  const nodes = await Promise.all(others.map(async (other) => {
+    const record = await parts.records.read(other).catch(() => undefined); // A broken one must not keep all others away.
+    for (const path of record?.targets ?? []) {
+      const number = await deviceNodeAt(path);
+      if (number !== undefined && numbers.includes(number)) return { volumeId: other, path };
+    }
+    return undefined;
+  }));
+  return nodes.find((node) => node !== undefined);
 }
 
 /**
@@ -108,6 +166,19 @@ export async function atPromisedSize(
     promised,
   });
   return await parts.sessions.rescan(device.nqn, promised, options);
+}
+
+/**
+ * Whether Kubernetes has the volume attached here under an NQN; undefined: there is no Kubernetes.
+ * @throws when there is no answer
+ */
+export async function isAttachedAs(
+  parts: StagingParts,
+  { volumeId, nqn }: { volumeId: string; nqn: string },
+  options: Cancellable = {},
+): Promise<boolean | undefined> {
+  const attachments = await parts.cluster?.attachmentsHere(options);
+  return attachments?.some((each) => each.volumeId === volumeId && each.nqn === nqn && each.attached && !each.deleting);
 }
 
 /** @throws {Unreachable} when the device, or its device node, changed between two looks: nothing is written then */

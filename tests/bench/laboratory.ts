@@ -67,13 +67,13 @@ export function startSimulator(folder: string): Promise<LabProcess> {
 
 /** A node that has nothing to do: empty folders are enough for it, and nobody needs to be root. */
 export async function startNode(folder: string): Promise<LabProcess> {
-  for (const name of ["proc", "sys", "dev"]) await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+  for (const name of ["proc", "sys/module/nvme_tcp", "dev"]) await Deno.mkdir(`${folder}/${name}`, { recursive: true });
   const roots = { "proc-root": `${folder}/proc`, "sysfs-root": `${folder}/sys`, "dev-root": `${folder}/dev` };
   const endpoint = `unix://${folder}/node.sock`;
   return await startProcess({
     mode: "node",
     folder,
-    settings: { endpoint, "node-id": NODE_ID, "metrics-address": "127.0.0.1:0", ...roots },
+    settings: { endpoint, "node-id": NODE_ID, standalone: true, "metrics-address": "127.0.0.1:0", ...roots },
     env: { CSI_MANAGED_NQN_PREFIX: PREFIX },
   });
 }

@@ -10,6 +10,7 @@ import { CsiServer } from "../../src/csi/server.ts";
 import { Commands, type Output, type RunOptions } from "../../src/runtime/command.ts";
 import { setupLog } from "../../src/runtime/log.ts";
 import { Metrics } from "../../src/runtime/metrics.ts";
+import { stagingParts } from "../../src/staging/parts.ts";
 import { NODE_ID, PREFIX } from "../lab/driver.ts";
 import { print } from "../lab/layer.ts";
 import { TestNode } from "../nvme/node.ts";
@@ -51,8 +52,8 @@ async function serve(
   const socket = `${standIn.folder}/csi.sock`;
   const server = new CsiServer({ socket, metrics: new Metrics("bench") });
   const { roots, folder } = standIn;
-  const options = { commands, roots, prefix: PREFIX, recordsFolder: `${folder}/volumes`, nodeId: NODE_ID };
-  server.add(Node, nodeService({ ...options, maxVolumesPerNode: 0 }));
+  const parts = stagingParts({ commands, roots, prefix: PREFIX, recordsFolder: `${folder}/volumes` });
+  server.add(Node, nodeService(parts, { nodeId: NODE_ID, maxVolumesPerNode: 0 }));
   await server.start();
   const csi = connect(Node, socket);
   return {

@@ -1,7 +1,8 @@
 import { settingsPage } from "../../src/config_help.ts";
 import { reasons } from "../../src/kube/reasons.ts";
 import { ControllerMetrics } from "../../src/runtime/controller_metrics.ts";
-import { Metrics } from "../../src/runtime/metrics.ts";
+import type { Metrics } from "../../src/runtime/metrics.ts";
+import { NodeMetrics } from "../../src/runtime/node_metrics.ts";
 import { parameters } from "../../src/volumes/parameters.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -36,7 +37,7 @@ function rowOf({ name, help, labelNames, constructor }: Known): string {
 }
 
 function metricsPage(): string {
-  const [controller, node] = [new ControllerMetrics(""), new Metrics("")];
+  const [controller, node] = [new ControllerMetrics(""), new NodeMetrics("")];
   const nothing = () => undefined;
   controller.observe({
     sshQueueLength: () => 0,
@@ -48,14 +49,14 @@ function metricsPage(): string {
     activeMigrations: nothing,
     leads: () => false,
   });
-  node.observe({ commandsRunning: () => 0, commandsStuck: () => 0 });
+  node.observe({ commandsRunning: () => 0, commandsStuck: () => 0, breakersOpen: () => 0 });
   const [ofController, ofNode] = [known(controller), known(node)];
   const isIn = (list: Known[]) => ({ name }: Known) => list.some((other) => other.name === name);
   const table = (rows: Known[]) =>
     ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |", ...rows.map(rowOf)].join("\n");
   return [
     "# Metrics",
-    "Made from `src/runtime/metrics.ts` and `src/runtime/controller_metrics.ts` by `deno task docs`; do not edit. They are served at `/metrics` " +
+    "Made from `src/runtime/metrics.ts`, `controller_metrics.ts` and `node_metrics.ts` beside it by `deno task docs`; do not edit. They are served at `/metrics` " +
     "(`--metrics-address`). Nothing is fetched from anywhere during a scrape; a figure that is not known is absent, never 0. What only one of " +
     "several controllers does is counted by the one that does it: add the replicas up.",
     "## Controller and node",
@@ -72,7 +73,7 @@ function eventsPage(): string {
   return [
     "# Events",
     "Made from `src/kube/reasons.ts` by `deno task docs`; do not edit. They stand on the PersistentVolumeClaim (`kubectl describe pvc`), on the " +
-    "PersistentVolume where it has no claim, and those of orphans on the CSIDriver object, in the namespace `default`. The same said again counts the event up.",
+    "PersistentVolume where it has no claim, those of a node on the Node, and those of orphans on the CSIDriver object, in the namespace `default`. The same said again counts the event up.",
     ["| reason | type | meaning |", "| --- | --- | --- |", ...rows].join("\n"),
   ].join("\n\n") + "\n";
 }

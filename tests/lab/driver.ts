@@ -37,6 +37,7 @@ export async function startDriver(folder: string): Promise<LabDriver> {
         settings: {
           endpoint: `unix://${sockets.node}`,
           "node-id": NODE_ID,
+          standalone: true,
           "proc-root": nvme.roots.proc,
           "sysfs-root": nvme.roots.sysfs,
           "dev-root": nvme.roots.dev,

@@ -1,3 +1,4 @@
+import manifest from "../../deno.json" with { type: "json" };
 import { Identity } from "../../proto/gen/csi_pb.ts";
 import { connect } from "../../src/csi/rpc.ts";
 import { Deadline, poll } from "../../src/runtime/deadline.ts";
@@ -157,8 +158,10 @@ export function commandLine(
   for (const [flag, value] of Object.entries(settings)) flags.push(value === true ? `--${flag}` : `--${flag}=${value}`);
   const program = Deno.env.get("RDS_CSI_PROGRAM") || fromFileUrl(new URL("main.ts", project));
   if (!/\.m?[jt]s$/.test(program)) return { program, args: flags };
-  const own = [folder, ...folders].join(",");
-  const permissions = [`-P=${mode}`, `--allow-read=${own}`, `--allow-write=${own}`, "--no-prompt"];
+  // A flag takes the place of the set's own list, so that goes in too.
+  const set = manifest.permissions[mode];
+  const [read, write] = [set.read, set.write].map((list) => [...list, folder, ...folders].join(","));
+  const permissions = [`-P=${mode}`, `--allow-read=${read}`, `--allow-write=${write}`, "--no-prompt"];
   const config = `--config=${fromFileUrl(new URL("deno.json", project))}`;
   return { program: Deno.execPath(), args: ["run", "--quiet", config, ...permissions, program, ...flags] };
 }

@@ -2,6 +2,7 @@ import { type NodeDeadlines, type StagingParts, stagingParts } from "../../src/s
 import { publish, type PublishInput } from "../../src/staging/publish.ts";
 import { stage } from "../../src/staging/stage.ts";
 import type { Capability, VolumeInput } from "../../src/staging/volume.ts";
+import { TestCluster } from "./cluster.ts";
 import { ExportServer } from "./server.ts";
 import { RecordingCommands, run, type StandIn, standIn } from "./stand_in.ts";
 
@@ -13,14 +14,19 @@ export class TestNode implements AsyncDisposable {
   readonly standIn: StandIn;
   readonly server: ExportServer;
   readonly commands: RecordingCommands;
+  readonly kubeletFolder: string;
+  readonly #deadlines: Partial<NodeDeadlines>;
+  #cluster: TestCluster | undefined;
   parts: StagingParts;
   #volumes = 0;
 
   private constructor(standIn: StandIn, deadlines: Partial<NodeDeadlines>) {
     this.standIn = standIn;
     this.server = new ExportServer(standIn);
+    this.kubeletFolder = `${standIn.folder}/kubelet`;
     this.commands = new RecordingCommands(standIn.env);
-    this.parts = this.#parts(deadlines);
+    this.#deadlines = deadlines;
+    this.parts = this.#parts({});
   }
 
   static async start(deadlines: Partial<NodeDeadlines> = {}): Promise<TestNode> {
@@ -29,12 +35,38 @@ export class TestNode implements AsyncDisposable {
 
   #parts(deadlines: Partial<NodeDeadlines>): StagingParts {
     const { folder, roots } = this.standIn;
-    return stagingParts({ commands: this.commands, roots, prefix, recordsFolder: `${folder}/records`, deadlines });
+    const kubernetes = this.#cluster ? { cluster: this.#cluster, nodeId: "node-1" } : {};
+    const host = { etcRoot: `${folder}/etc-nvme` };
+    return stagingParts({
+      commands: this.commands,
+      roots,
+      prefix,
+      recordsFolder: `${folder}/records`,
+      kubeletFolder: this.kubeletFolder,
+      deadlines: { ...this.#deadlines, ...deadlines },
+      host,
+      ...kubernetes,
+    });
   }
 
-  /** As if the agent had been killed and started again: nothing but what is on disk is left of it. */
-  restart(): void {
-    this.parts = this.#parts({});
+  /** As if the agent had been killed and started again, with other deadlines if asked: only what is on disk is left of it. */
+  restart(deadlines: Partial<NodeDeadlines> = {}): void {
+    this.parts = this.#parts(deadlines);
+  }
+
+  /** From now on the node has Kubernetes, which has nothing of it yet, and its kubelet's folder is there. */
+  async inKubernetes(): Promise<TestCluster> {
+    this.#cluster = new TestCluster();
+    await Deno.mkdir(this.kubeletFolder, { recursive: true });
+    this.restart();
+    return this.#cluster;
+  }
+
+  /** Makes a folder of a pod and gives a path in it, where a volume may be published. */
+  async podPath(uid: string, name = "mount"): Promise<string> {
+    const folder = `${this.kubeletFolder}/pods/${uid}/volumes/kubernetes.io~csi/pv`;
+    await Deno.mkdir(folder, { recursive: true });
+    return `${folder}/${name}`;
   }
 
   path(name: string): string {

@@ -64,8 +64,9 @@ export async function standIn(options: { exports?: string } = {}): Promise<Stand
   await run("mount", "-t", "tmpfs", "-o", "mode=0700,dev,exec", "rds-csi", folder);
   const roots = { proc: `${folder}/proc`, sysfs: `${folder}/sys`, dev: `${folder}/dev` };
   const exports = options.exports ?? `${folder}/exports`;
-  for (const path of [...Object.values(roots), `${roots.sysfs}/class`, `${folder}/bin`, `${folder}/exports`]) {
-    await Deno.mkdir(path);
+  const loaded = `${roots.sysfs}/module/nvme_tcp`;
+  for (const path of [...Object.values(roots), `${roots.sysfs}/class`, loaded, `${folder}/bin`, `${folder}/exports`]) {
+    await Deno.mkdir(path, { recursive: true });
   }
   await run("mount", "--bind", "/proc", roots.proc);
   await Deno.copyFile(new URL("./nvme", import.meta.url), `${folder}/bin/nvme`);

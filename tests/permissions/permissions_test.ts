@@ -42,7 +42,7 @@ Deno.test("the controller's permission set lets it run nothing and touch no file
   assertEquals(await probe("controller", ["-P=controller"]), set);
 });
 
-Deno.test("the simulator's permission set lets it run nothing and touch no file but its own", async () => {
+Deno.test("the simulator's permission set lets it run what its exports need and touch no file but its own", async () => {
   assertEquals(await probe("simulator", ["-P=simulator"]), set);
 });
 

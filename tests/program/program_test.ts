@@ -72,6 +72,36 @@ Deno.test("the node refuses roots that Deno would refuse it, and roots that are 
   assertStringIncludes(absent.stderr, "is no folder");
 });
 
+/** A node of empty folders: it has nothing to do. */
+async function idleNode(folder: LabFolder, more: Record<string, string | true>): Promise<LabProcess> {
+  const roots = { "proc-root": "proc", "sysfs-root": "sys", "dev-root": "dev" };
+  const settings = Object.fromEntries(Object.entries(roots).map(([flag, name]) => [flag, `${folder.path}/${name}`]));
+  for (const root of Object.values(settings)) await Deno.mkdir(root, { recursive: true });
+  const endpoint = `unix://${folder.path}/run/csi.sock`;
+  const all = { ...settings, endpoint, "node-id": "n", "metrics-address": "127.0.0.1:0", ...more };
+  return await startProcess({ mode: "node", folder: folder.path, settings: all, env });
+}
+
+Deno.test("the node does not start without credentials for Kubernetes unless it is told to stand alone", async () => {
+  await using folder = await labFolder("program");
+  await assertRejects(() => idleNode(folder, {}), Error, "--standalone");
+  await using node = await idleNode(folder, { standalone: true });
+  assertEquals((await node.stop()).code, 0);
+});
+
+Deno.test("the node starts and is ready while the API is away, and without the kernel's module, and says so", async () => {
+  await using folder = await labFolder("program");
+  await Deno.mkdir(`${folder.path}/sys/module`, { recursive: true });
+  const account = { name: "n", user: { token: "t" } };
+  const cluster = { name: "n", cluster: { server: "https://127.0.0.1:1" } };
+  const contexts = [{ name: "n", context: { cluster: "n", user: "n" } }];
+  const config = { clusters: [cluster], users: [account], contexts, "current-context": "n" };
+  await Deno.writeTextFile(`${folder.path}/kubeconfig`, JSON.stringify(config));
+  await using node = await idleNode(folder, { kubeconfig: `${folder.path}/kubeconfig` });
+  assertStringIncludes(node.output, "modprobe nvme-tcp");
+  assertEquals((await node.stop()).code, 0);
+});
+
 Deno.test("the controller starts and is ready while RouterOS is away, says so in its metrics, and ends with 0 on SIGTERM", async () => {
   await using folder = await labFolder("program");
   const process = await alone(folder);

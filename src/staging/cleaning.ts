@@ -1,0 +1,190 @@
+import { whyNotIdle } from "../mounts/exclusive_open.ts";
+import { isNodeOf } from "../nvme/session.ts";
+import type { ManagedSession } from "../nvme/sysfs.ts";
+import { Busy, InUse, messageOf } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
+import type { AttachmentHere } from "./cluster.ts";
+import type { Look } from "./condition.ts";
+import { letGo } from "./let_go.ts";
+import type { Guard } from "./mending.ts";
+import type { StagingParts } from "./parts.ts";
+import { unstage } from "./unstage.ts";
+import { described, usersOf } from "./users.ts";
+import { tracesOf } from "./uses.ts";
+
+/** Milliseconds between the two looks that must both show that nobody needs a session. */
+export const betweenLooks = 30_000;
+
+export interface CleaningOptions {
+  guard: Guard;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Ends the sessions that nobody needs any more: those whose unstaging an earlier life of the agent began, those found at
+ * the start that are neither attached here nor used, and at any time dead ones that are not attached here any more. All
+ * others stay. Foreign NQNs are never among them.
+ */
+export class Cleaning {
+  readonly #parts: StagingParts;
+  readonly #options: CleaningOptions;
+  /** What was there at the start and is not judged yet: NQNs of sessions, ids of volumes that were being unstaged. */
+  #found: { sessions: Set<string>; unstaging: Set<string> } | undefined;
+  /** When a session was first seen to be needed by nobody, by NQN. */
+  readonly #since = new Map<string, number>();
+  /** When Kubernetes last answered. All nodes ask when the server is away: not more often than there is something to decide. */
+  #answered = -Infinity;
+  readonly #strangers = new Set<string>();
+  /** What was last logged, by what it is about: a failure that lasts is not logged each time. */
+  readonly #said = new Map<string, string>();
+
+  constructor(parts: StagingParts, options: CleaningOptions) {
+    this.#parts = parts;
+    this.#options = options;
+  }
+
+  /** Sessions found at the start that Kubernetes has not attached here and that are used all the same: they are left alone. */
+  get strangers(): number {
+    return this.#strangers.size;
+  }
+
+  /**
+   * Goes on with what a look shows. What fails is tried again at the next one.
+   * @param now milliseconds, of a clock that only goes forward
+   */
+  async look({ sessions, sights }: Look, now: number): Promise<void> {
+    const unstaging = [...sights].filter(([, { record }]) => record?.unstaging).map(([volumeId]) => volumeId);
+    this.#found ??= { sessions: new Set(sessions.map(({ nqn }) => nqn)), unstaging: new Set(unstaging) };
+    const here = new Set(sessions.map(({ nqn }) => nqn));
+    for (const each of [this.#since, this.#strangers, this.#found.sessions]) {
+      for (const nqn of each.keys()) if (!here.has(nqn)) each.delete(nqn);
+    }
+    for (const volumeId of this.#found.unstaging) {
+      await this.#trying(volumeId, () => this.#finish(volumeId));
+    }
+    const { sessions: found } = this.#found;
+    const suspects = sessions.filter(({ nqn, live }) => !live || found.has(nqn));
+    for (const { nqn } of sessions) if (!suspects.some((suspect) => suspect.nqn === nqn)) this.#since.delete(nqn);
+    if (suspects.length > 0) await this.#trying("attachments", () => this.#judge(suspects, now));
+  }
+
+  /** Unstages what was being unstaged when the agent ended. */
+  async #finish(volumeId: string): Promise<void> {
+    const { guard, signal } = this.#options;
+    await guard(volumeId, "unstaging", async () => {
+      const record = await this.#parts.records.read(volumeId);
+      if (!record?.unstaging) return; // The kubelet was faster, or wants it again.
+      await unstage(this.#parts, { volumeId, stagingPath: record.stagingPath }, { signal });
+      log.info("finished unstaging a volume that an earlier run had begun to unstage", { volumeId });
+    });
+    this.#found?.unstaging.delete(volumeId);
+  }
+
+  async #judge(suspects: readonly ManagedSession[], now: number): Promise<void> {
+    const { cluster } = this.#parts;
+    if (!cluster || now - this.#answered < betweenLooks) return;
+    const attachments = await cluster.attachmentsHere({ signal: this.#options.signal });
+    this.#answered = now;
+    for (const session of suspects) {
+      const { nqn } = session;
+      if (isNeeded(session, attachments)) {
+        this.#found?.sessions.delete(nqn);
+        this.#since.delete(nqn);
+        continue;
+      }
+      await this.#trying(nqn, () => this.#suspect(session, now));
+    }
+  }
+
+  async #suspect(session: ManagedSession, now: number): Promise<void> {
+    const { nqn, volumeId, live } = session;
+    const users = live ? await this.#users(volumeId) : [];
+    if (users.length > 0) return this.#leaveAlone(session, users);
+    const since = this.#since.get(nqn) ?? now;
+    this.#since.set(nqn, since);
+    if (now - since < betweenLooks) return;
+    const late = await this.#options.guard(volumeId, "cleaning", () => this.#end(session));
+    if (late.length > 0) return this.#leaveAlone(session, late);
+    this.#found?.sessions.delete(nqn);
+  }
+
+  /** Somebody uses a session that is not attached here: it is reported, and left alone from then on. */
+  #leaveAlone({ nqn, volumeId }: ManagedSession, users: string[]): void {
+    log.warn("a session of a volume that Kubernetes has not attached here is in use: it is left alone", {
+      ...{ volumeId, nqn, users },
+      remedy: `when nothing needs it any more, unmount it and 'nvme disconnect -n ${nqn}'`,
+    });
+    this.#strangers.add(nqn);
+    this.#found?.sessions.delete(nqn);
+    this.#since.delete(nqn);
+  }
+
+  /** Who uses a volume besides its staging mount. */
+  async #users(volumeId: string): Promise<string[]> {
+    const { signal } = this.#options;
+    const traces = await tracesOf(this.#parts, volumeId, { signal });
+    const stagingPath = traces.record?.stagingPath;
+    const staged = stagingPath && await this.#parts.mounts.at(stagingPath, { signal });
+    const users = await usersOf(this.#parts, traces, { stagingPath, signal });
+    return users.filter((user) => !(user.kind === "mount" && staged && user.mount.target === staged.target))
+      .map(described);
+  }
+
+  /**
+   * All is looked at anew: the guard was free only now.
+   * @returns who uses it, so that it was not ended
+   */
+  async #end({ nqn, volumeId }: ManagedSession): Promise<string[]> {
+    const { signal } = this.#options;
+    const attachments = await this.#parts.cluster?.attachmentsHere({ signal });
+    const session = (await this.#parts.sessions.ofVolume(volumeId, { signal })).find((each) => each.nqn === nqn);
+    if (!session || !attachments || isNeeded(session, attachments)) return [];
+    if (!session.live) {
+      await letGo(this.#parts, volumeId, { signal });
+      return [];
+    }
+    const users = await this.#users(volumeId);
+    if (users.length > 0) return users;
+    const record = await this.#parts.records.read(volumeId);
+    try {
+      if (record) await unstage(this.#parts, { volumeId, stagingPath: record.stagingPath }, { signal });
+      else await this.#disconnect(session);
+    } catch (error) {
+      if (error instanceof InUse) return [error.message];
+      throw error;
+    }
+    log.warn("ended a session of a volume that was neither attached to this node nor used", { volumeId, nqn });
+    return [];
+  }
+
+  /** Nothing of it is mounted; nobody holds its device either. */
+  async #disconnect({ nqn, namespaces }: ManagedSession): Promise<void> {
+    const { signal } = this.#options;
+    const { commands, deadlines: { command: deadline }, sessions } = this.#parts;
+    for (const device of namespaces) {
+      const why = await isNodeOf(device)
+        ? await whyNotIdle(device.path, { commands, deadline, signal })
+        : "no device node";
+      if (why !== undefined) throw new InUse(`${device.path}: ${why}`);
+    }
+    await sessions.disconnect(nqn, { signal });
+  }
+
+  async #trying(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+      this.#said.delete(what);
+    } catch (error) {
+      if (error instanceof Busy || this.#options.signal?.aborted) return;
+      const message = messageOf(error);
+      if (this.#said.get(what) !== message) log.warn("cleaning is tried again later", { what, error });
+      this.#said.set(what, message);
+    }
+  }
+}
+
+/** Whether Kubernetes has a session's volume attached here; a dead session is needed under the attachment's NQN alone. */
+function isNeeded({ volumeId, nqn, live }: ManagedSession, attachments: readonly AttachmentHere[]): boolean {
+  const own = attachments.filter((each) => each.volumeId === volumeId);
+  return own.some((each) => live || each.nqn === undefined || each.nqn === nqn);
+}
