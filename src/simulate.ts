@@ -17,6 +17,7 @@ export async function startSimulation(config: Config): Promise<{ stop(): Promise
     guesses: guessesOf(config.guesses),
     ...(config.user ? { user: config.user } : {}),
     ...(config.authorizedKeys ? { authorizedKeysFile: config.authorizedKeys } : {}),
+    nvmetRoot: config.nvmetRoot,
     ...(config.exportsDir ? { exportsDir: config.exportsDir } : {}),
     ...(config.controlSocket ? { controlSocket: config.controlSocket } : {}),
   });

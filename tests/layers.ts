@@ -3,6 +3,7 @@ import { needPrograms } from "./lab/debian.ts";
 import { denoTests } from "./lab/deno_tests.ts";
 import { whyNoGo } from "./lab/go_tools.ts";
 import type { Layer } from "./lab/layer.ts";
+import { nvme } from "./nvme/layer.ts";
 import { sanity } from "./sanity/sanity.ts";
 
 /** Programs of the node's path, by Debian's packages. */
@@ -36,4 +37,4 @@ const conformance: Layer = {
 };
 
 /** All layers, the quick ones first. */
-export const layers: readonly Layer[] = [unit, conformance, sanity, kubernetes];
+export const layers: readonly Layer[] = [unit, conformance, sanity, kubernetes, nvme];

@@ -21,6 +21,9 @@ export interface Exporter {
   /** Shows an export, or what has changed about it. */
   show(shown: Export): void;
   hide(nqn: string): void;
+  /** Lets hosts find a port open before any export is behind it. An exporter that cannot has none. */
+  open?(port: number): void;
+  close?(): void;
 }
 
 /** Shows nothing to anybody. */

@@ -42,7 +42,10 @@ export interface Guesses {
   failuresOnStderr?: boolean;
   /** Channels at once; those beyond are opened and never answered. Default 18. */
   maxChannels?: number;
-  /** Milliseconds from a reboot's end until the exports are back. Default 0. */
+  /**
+   * Milliseconds from the start, or a reboot's end, until the exports are back. With the exporter `nvmet` their ports are
+   * open meanwhile, and refuse. Default 0.
+   */
   exportsBackAfter?: number;
 }
 
@@ -85,10 +88,12 @@ export interface SimulatorOptions {
   /** Columns after which the text form of `print` wraps. Default 230. */
   textWidth?: number;
 
-  /** Where disks with `nvme-tcp-export=yes` are shown. Default `none`; `loop` needs `exportsDir`. */
-  exporter?: "none" | "loop";
+  /** Where disks with `nvme-tcp-export=yes` are shown. Default `none`; `loop` needs `exportsDir`, `nvmet` needs `nvmetRoot`. */
+  exporter?: "none" | "loop" | "nvmet";
   /** Folder in which the exporter `loop` keeps a file for each export. */
   exportsDir?: string;
+  /** The kernel's folder `nvmet` in configfs, for the exporter `nvmet`. */
+  nvmetRoot?: string;
   /** Unix socket for faults and state: a line of JSON for a line of JSON. Default: none. */
   controlSocket?: string;
   /** Milliseconds a command takes: by `add`, `print`, … or, more exactly, `disk add`; `line` is added to every line. */

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { pause } from "../runtime/deadline.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
 import { type ConsoleLine, runLine } from "./console.ts";
 import { serveControl } from "./control.ts";
 import { type Exporter, LoopExporter, noExporter } from "./exporter.ts";
@@ -11,6 +12,7 @@ import { fileMenu } from "./menus/file.ts";
 import type { Menus } from "./menus/menu.ts";
 import { subvolumeMenu } from "./menus/subvolume.ts";
 import { packageMenu, resourceMenu } from "./menus/system.ts";
+import { NvmetExporter } from "./nvmet_exporter.ts";
 import type { SimulatorOptions } from "./options.ts";
 import { mountPointOf, plantRows } from "./planted_rows.ts";
 import { Pool, STATE_FOLDER } from "./pool.ts";
@@ -142,7 +144,9 @@ export class Simulator {
 
   async start(): Promise<void> {
     this.#port = await this.#server.listen(this.#options.port ?? 0);
-    this.#disks.export(true);
+    const back = this.#exportsBack(this.#sessions.begin());
+    if (this.#guesses.exportsBackAfter === 0) await back;
+    else back.catch((error) => log.info("the exports do not come back", { error }));
     if (this.#options.controlSocket) this.#control = serveControl(this.#options.controlSocket, this);
   }
 
@@ -175,7 +179,7 @@ export class Simulator {
   async close(): Promise<void> {
     this.#sessions.stop();
     await this.#server.close();
-    this.#disks.export(false);
+    this.#disks.close();
     await this.#control?.close();
     this.#control = undefined;
   }
@@ -207,15 +211,31 @@ export class Simulator {
     const signal = this.#sessions.begin();
     await pause(milliseconds, signal);
     await this.#server.listen(this.#port);
-    await pause(this.#guesses.exportsBackAfter, signal);
+    await this.#exportsBack(signal);
+  }
+
+  async #exportsBack(signal: AbortSignal): Promise<void> {
+    if (this.#guesses.exportsBackAfter > 0) {
+      this.#disks.openPorts();
+      await pause(this.#guesses.exportsBackAfter, signal);
+    }
     this.#disks.export(true);
   }
 }
 
-function exporterOf({ exporter, exportsDir, host }: SimulatorOptions): Exporter {
-  if (exporter !== "loop") return noExporter;
-  if (exportsDir) return new LoopExporter(exportsDir, host ?? "127.0.0.1");
-  throw new FailedPrecondition("the exporter 'loop' needs a folder to show its exports in: set exportsDir");
+function exporterOf(options: SimulatorOptions): Exporter {
+  const { exporter = "none", exportsDir, nvmetRoot, poolFolder, host = "127.0.0.1" } = options;
+  const growsOnConnect = options.guesses?.growth === "reconnect";
+  switch (exporter) {
+    case "none":
+      return noExporter;
+    case "loop":
+      if (exportsDir) return new LoopExporter(exportsDir, host);
+      throw new FailedPrecondition("the exporter 'loop' needs a folder to show its exports in: set exportsDir");
+    case "nvmet":
+      if (nvmetRoot) return new NvmetExporter({ root: nvmetRoot, host, poolFolder, growsOnConnect });
+      throw new FailedPrecondition("the exporter 'nvmet' needs the kernel's folder nvmet in configfs: set nvmetRoot");
+  }
 }
 
 function authorizedKeysOf({ authorizedKeys = [], authorizedKeysFile }: SimulatorOptions): string[] {

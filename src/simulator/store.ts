@@ -136,6 +136,17 @@ export class Disks {
     }
   }
 
+  /** No export will be turned on any more. */
+  close(): void {
+    this.export(false);
+    this.#exporter.close?.();
+  }
+
+  /** Lets hosts find the ports of exports that are to come. */
+  openPorts(): void {
+    for (const { exported, port } of this.#rows.values()) if (exported) this.#exporter.open?.(port);
+  }
+
   #keep(row: DiskRow): void {
     this.#rows.set(row.id, row);
     this.#properties.delete(row.id);
