@@ -46,21 +46,21 @@ function nodeOf(lab: Machines): NodeMachine {
 
 /** An ext4, an xfs and a block volume, each written to and read from. */
 async function loaded(lab: Machines): Promise<Loaded[]> {
-  const all: Loaded[] = [];
-  for (const kind of ["ext4", "xfs", "block"] as const) {
+  const loading = (["ext4", "xfs", "block"] as const).map(async (kind) => {
     const place = await up(lab, await makeVolume(lab, kind, { parameters }), nodeOf(lab));
     const written = await write(place);
-    all.push({ place, written, load: await load(place) });
-  }
-  for (const each of all) await each.load.goesOn();
+    return { place, written, load: await load(place) };
+  });
+  const all = await Promise.all(loading);
+  await Promise.all(all.map((each) => each.load.goesOn()));
   return all;
 }
 
 /** What was away is back: sessions live, reading and writing go on, no error was met, nothing is read-only, nothing lost. */
 async function assertUnharmed(lab: Machines, all: readonly Loaded[]): Promise<void> {
   for (const { place } of all) await place.node.untilSession(place.nqn, "live", patient(90_000));
-  for (const { load } of all) await load.goesOn(patient(60_000));
-  for (const { place, load, written } of all) {
+  await Promise.all(all.map(({ load }) => load.goesOn(patient(60_000))));
+  await Promise.all(all.map(async ({ place, load, written }) => {
     await load.end();
     assertEquals(await conditionOf(place), { abnormal: false, message: "the NVMe session is live" });
     if (place.kind !== "block") {
@@ -70,7 +70,7 @@ async function assertUnharmed(lab: Machines, all: readonly Loaded[]): Promise<vo
     assertEquals(await checksum(place), written);
     await down(lab, place);
     await deleteVolume(lab, place);
-  }
+  }));
 }
 
 for (const seconds of [10, 60]) {

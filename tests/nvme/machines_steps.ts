@@ -3,10 +3,9 @@ import { assert, assertEquals } from "@std/assert";
 import { status } from "@grpc/grpc-js";
 import { VolumeCapability_AccessMode_Mode as Mode, VolumeCapabilitySchema } from "../../proto/gen/csi_pb.ts";
 import { Deadline, poll } from "../../src/runtime/deadline.ts";
-import { type LabFolder, labFolder } from "../lab/folder.ts";
-import { print } from "../lab/layer.ts";
-import { type Machines, type MachinesOptions, type NodeMachine, startMachines } from "../lab/machines/machines.ts";
+import type { Machines, MachinesOptions, NodeMachine } from "../lab/machines/machines.ts";
 import { patient } from "../lab/machines/patience.ts";
+import { type MachineScenario, machineScenarios } from "./machines_scenarios.ts";
 
 export type Kind = "ext4" | "xfs" | "block";
 
@@ -294,31 +293,11 @@ export async function load(place: Place): Promise<Load> {
   };
 }
 
-/** A test that has machines to work on. */
-export type Scenario = (name: string, run: (lab: Machines) => Promise<void>) => void;
+/** What RouterOS leaves unanswered, because it was reset, is settled after twice this time. */
+const controller = { "rds-read-deadline": "5s", "rds-create-deadline": "5s", "rds-delete-deadline": "5s" };
 
-/** Starts machines before the tests of a file, and ends them after them. A test that fails shows what all of them wrote. */
-export function scenarios(options: Omit<MachinesOptions, "folder"> = {}): Scenario {
-  let folder: LabFolder | undefined;
-  let lab: Machines | undefined;
-  Deno.test.beforeAll(async () => {
-    folder = await labFolder("m");
-    const simulator = { "pool-size": "100G", ...options.simulator };
-    lab = await startMachines({ folder: folder.path, nodes: 2, ...options, simulator });
-  });
-  Deno.test.afterAll(async () => {
-    await lab?.[Symbol.asyncDispose]();
-    await folder?.[Symbol.asyncDispose]();
-  });
-  const fn = async (run: (lab: Machines) => Promise<void>) => {
-    if (!lab) throw new Error("the machines did not start");
-    try {
-      await run(lab);
-    } catch (error) {
-      print(`${lab.report()}\n`);
-      throw error;
-    }
-  };
-  // The machines outlive each test.
-  return (name, run) => Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: () => fn(run) });
+/** Machines for the tests of a file: two nodes, and room for many volumes. */
+export function scenarios(options: Omit<MachinesOptions, "folder"> = {}): MachineScenario {
+  const simulator = { "pool-size": "100G", ...options.simulator };
+  return machineScenarios({ nodes: 2, ...options, simulator, controller: { ...controller, ...options.controller } });
 }
