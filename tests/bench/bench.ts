@@ -7,6 +7,7 @@ import { labFolder } from "../lab/folder.ts";
 import { print } from "../lab/layer.ts";
 import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
 import { whyNoGo } from "../lab/go_tools.ts";
+import { guestKernel, whyNoMachines } from "../lab/machines/kernel.ts";
 import { layerTools } from "../lab/kubernetes/tools.ts";
 import { whyNoStandIn } from "../nvme/stand_in.ts";
 import { attachments } from "./attachments.ts";
@@ -56,6 +57,8 @@ async function bench(scope: Scope): Promise<void> {
   print(await attached(`${folder.path}/attachments`, scope));
   progress("NodeStageVolume");
   await staging(folder.path, scope);
+  progress("NodeStageVolume on a machine with the kernel's NVMe/TCP");
+  await onMachine(folder.path, scope);
   progress(`Done in ${Math.round((performance.now() - began) / 1000)} s.`);
 }
 
@@ -69,13 +72,26 @@ async function attached(folder: string, scope: Scope): Promise<string> {
 async function staging(folder: string, { quick, signal }: Scope): Promise<void> {
   const why = await whyNoNamespace() ?? await whyNoStandIn();
   if (why !== undefined) return print(`Left out: NodeStageVolume: ${why}\n`);
-  const code = await inNamespace(new URL("staging.ts", import.meta.url), {
-    args: [quick ? "2" : "10"],
-    folder,
-    signal,
-  });
+  await apart("staging.ts", [quick ? "2" : "10"], { folder, signal });
+}
+
+async function onMachine(folder: string, { quick, signal }: Scope): Promise<void> {
+  const why = await whyNoNamespace() ?? await whyNoMachines();
+  if (why !== undefined) return print(`Left out: NodeStageVolume on a machine: ${why}\n`);
+  await guestKernel();
+  await Deno.mkdir(`${folder}/m`);
+  await apart("machine_staging.ts", [quick ? "1" : "3", `${folder}/m`], { folder, signal });
+}
+
+/** Runs a script in namespaces of its own. */
+async function apart(
+  script: string,
+  args: string[],
+  { folder, signal }: { folder: string; signal: AbortSignal },
+): Promise<void> {
+  const code = await inNamespace(new URL(script, import.meta.url), { args, folder, signal });
   signal.throwIfAborted();
-  if (code !== 0) throw new Error("staging volumes failed: what it wrote stands above");
+  if (code !== 0) throw new Error(`${script} failed: what it wrote stands above`);
 }
 
 Deno.exitCode = await main(Deno.args);
