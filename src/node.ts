@@ -52,12 +52,12 @@ export async function startNode(config: Config, version: string): Promise<{ stop
   if (kubernetes) started.defer(kubernetes.follow(parts));
 
   await server.start();
+  const watcher = startWatching(parts, { guard: guardOf(lock), metrics, interval: config.watchInterval });
   started.defer(async () => {
     ready = false;
-    await server.stop(config.shutdownGrace);
+    // At the same time: the calls' grace is as long as all of it may take.
+    await Promise.all([server.stop(config.shutdownGrace), watcher.close()]);
   });
-  const watcher = startWatching(parts, { guard: guardOf(lock), metrics, interval: config.watchInterval });
-  started.defer(() => watcher.close());
   ready = true;
   log.info("the node serves", { socket: config.endpoint, metricsPort: http.port, nodeId });
   const all = started.move();

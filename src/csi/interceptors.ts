@@ -1,5 +1,4 @@
 import type { status } from "@grpc/grpc-js";
-import { Stuck } from "../runtime/command.ts";
 import type { KeyedLock } from "../runtime/keyed_lock.ts";
 import { log } from "../runtime/log.ts";
 import type { Metrics } from "../runtime/metrics.ts";
@@ -48,22 +47,12 @@ const changing = new Set([
 /** Asked every few seconds by probes: only worth a line when looked for. */
 const chatty = /^(Probe|GetPlugin|.*GetCapabilities$|NodeGetVolumeStats)/;
 
-/**
- * One changing call a volume, whichever of its names it is called by; the second is ABORTED (CSI 1.13, "Concurrency"). A program that hangs in the kernel keeps its
- * volume until it ends.
- */
+/** One changing call a volume, whichever of its names it is called by; the second is ABORTED (CSI 1.13, "Concurrency"). */
 export function oneAtATime(lock: KeyedLock): Interceptor {
   return (next) => (request, call) => {
     const key = request.volumeId ? keyOf(request.volumeId) : request.name && volumeIdOf(request.name, "short");
     if (!changing.has(call.method) || !key) return next(request, call);
-    return lock.run(key, call.method, async () => {
-      try {
-        return await next(request, call);
-      } catch (error) {
-        if (error instanceof Stuck) lock.hold(key, `a process that hangs in the kernel (${call.method})`, error.ended);
-        throw error;
-      }
-    });
+    return lock.run(key, call.method, () => next(request, call));
   };
 }
 

@@ -84,6 +84,14 @@ Deno.test("CsiServer does not take a live socket away", () =>
     await first.stop(1000);
   }));
 
+Deno.test("clearSocketPath() removes a socket on which nobody answers: a child of a dead process may hold it open", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/csi.sock`;
+    using _held = Deno.listen({ transport: "unix", path });
+    await clearSocketPath(path, undefined, 50);
+    await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  }));
+
 Deno.test("clearSocketPath() never removes what is no socket", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/file`, "mine");

@@ -118,10 +118,14 @@ export class Sysfs {
     });
   }
 
-  /** The NQN whose session has a device, or a partition, of this number, ours or not. */
-  async nqnOfDevice(majorMinor: string, options: Cancellable = {}): Promise<string | undefined> {
+  /**
+   * Whose a device, or a partition, of this number is today: the NQN of its session, ours or not, else the name of whatever
+   * other disk it is, as all kinds share major 259; undefined: there is none.
+   */
+  async ownerOf(majorMinor: string, options: Cancellable = {}): Promise<string | undefined> {
     const sessions = await this.#sessions(() => true, options);
-    return sessions.find(({ namespaces }) => namespaces.some((each) => numbersOf(each).includes(majorMinor)))?.nqn;
+    const nqn = sessions.find(({ namespaces }) => namespaces.some((each) => numbersOf(each).includes(majorMinor)))?.nqn;
+    return nqn ?? await this.#guarded(() => this.#nameOf(majorMinor), options);
   }
 
   /** As which hosts the kernel has connected, the sessions under a managed prefix first. */
@@ -217,6 +221,15 @@ export class Sysfs {
       if (wanted(nqn)) found.push({ folder: `${folder}/${entry}`, nqn });
     }
     return found;
+  }
+
+  async #nameOf(majorMinor: string): Promise<string | undefined> {
+    try {
+      return (await Deno.readLink(`${this.#root}/dev/block/${majorMinor}`)).replace(/^.*\//, "");
+    } catch (error) {
+      if (asGone(error) instanceof Gone) return undefined;
+      throw error;
+    }
   }
 
   async #requireSysfs(): Promise<void> {

@@ -168,15 +168,18 @@ Deno.test("Sysfs.managed() lists our sessions with volume and generation, and no
   await remove(root);
 });
 
-Deno.test("Sysfs.nqnOfDevice() names whoever has a device number now", async () => {
+Deno.test("Sysfs.ownerOf() names whoever has a device number now, and disks of other kinds, too", async () => {
   const root = await tree({
     nqn: "nqn.2000-02.com.mikrotik:nixos-var",
     subsystem: 1,
     controllers: { 1: "live" },
     minor: 9,
   });
-  assertEquals(await sysfs(root).nqnOfDevice("259:9"), "nqn.2000-02.com.mikrotik:nixos-var");
-  assertEquals(await sysfs(root).nqnOfDevice("259:8"), undefined);
+  assertEquals(await sysfs(root).ownerOf("259:9"), "nqn.2000-02.com.mikrotik:nixos-var");
+  assertEquals(await sysfs(root).ownerOf("259:8"), undefined);
+  await Deno.mkdir(`${root}/dev/block`, { recursive: true });
+  await Deno.symlink("../../devices/virtual/block/loop0/loop0p1", `${root}/dev/block/259:8`);
+  assertEquals([await sysfs(root).ownerOf("259:8"), await sysfs(root).ownerOf("259:7")], ["loop0p1", undefined]);
   await remove(root);
 });
 
@@ -187,7 +190,7 @@ Deno.test("Sysfs sees partitions, their numbers and what is built on them", asyn
   await Deno.mkdir(`${folder}/holders/dm-3`, { recursive: true });
   const partitions = (await sysfs(root).session(nqn))?.namespaces[0]?.partitions;
   assertEquals(partitions, [{ name: "nvme1n1p2", majorMinor: "259:9", holders: ["dm-3"] }]);
-  assertEquals(await sysfs(root).nqnOfDevice("259:9"), nqn);
+  assertEquals(await sysfs(root).ownerOf("259:9"), nqn);
   await remove(root);
 });
 

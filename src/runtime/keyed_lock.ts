@@ -1,3 +1,4 @@
+import { Stuck } from "./command.ts";
 import { Busy } from "./errors.ts";
 
 /** One holder a key; a second one is refused at once instead of queued (sidecars and kubelet repeat by themselves). */
@@ -5,7 +6,7 @@ export class KeyedLock {
   readonly #held = new Map<string, { what: string }>();
 
   /**
-   * Runs `work` while holding `key`.
+   * Runs `work` while holding `key`; and a program that it left behind hanging in the kernel holds the key until it ends.
    * @param what names the operation, for the message of whoever comes second
    * @throws {Busy} when somebody holds it
    */
@@ -20,6 +21,9 @@ export class KeyedLock {
     this.#held.set(key, mine);
     try {
       return await work();
+    } catch (error) {
+      if (error instanceof Stuck) this.hold(key, `a process that hangs in the kernel (${what})`, error.ended);
+      throw error;
     } finally {
       this.#release(key, mine);
     }

@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { Stuck } from "./command.ts";
 import { Busy } from "./errors.ts";
 import { KeyedLock } from "./keyed_lock.ts";
 
@@ -32,6 +33,17 @@ Deno.test("KeyedLock.hold() keeps the key beyond the call that failed, until the
     "gave up",
   );
   await assertRejects(() => lock.run("a", "stage", () => Promise.resolve()), Busy, "a process that hangs");
+  ended.resolve();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assertEquals(await lock.run("a", "stage", () => Promise.resolve(1)), 1);
+});
+
+Deno.test("KeyedLock.run() keeps the key, whoever held it, while a program that the work left behind hangs in the kernel", async () => {
+  const lock = new KeyedLock();
+  const ended = Promise.withResolvers<void>();
+  const left = () => lock.run("a", "recovery", () => Promise.reject(new Stuck("it hangs", ended.promise)));
+  await assertRejects(left, Stuck, "it hangs");
+  await assertRejects(() => lock.run("a", "stage", () => Promise.resolve()), Busy, "hangs in the kernel (recovery)");
   ended.resolve();
   await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals(await lock.run("a", "stage", () => Promise.resolve(1)), 1);

@@ -17,6 +17,9 @@ const places = [
 /** More paths than this under the kubelet's folder are not looked through. */
 const most = 20_000;
 
+/** Milliseconds for a look at what a loop device is made over. */
+const longestLook = 500;
+
 export interface DeviceNode {
   path: string;
   majorMinor: string;
@@ -103,6 +106,24 @@ export async function loopsOver(parts: StagingParts, traces: Traces, options: Ca
   return await abortable(look(), deadline.signal);
 }
 
+/**
+ * What is at a path that may lie on any mount. One that does not answer holds a thread: it is not asked again meanwhile. It
+ * is no node of a volume, as those lie on the kubelet's own disk and in /dev.
+ */
+async function infoInTime(parts: StagingParts, path: string): Promise<Deno.FileInfo | undefined> {
+  if (parts.silent.has(path)) return undefined;
+  using deadline = new Deadline(longestLook, path);
+  const asking = infoOf(path);
+  try {
+    return await abortable(asking, deadline.signal);
+  } catch (error) {
+    if (!deadline.signal.aborted) throw error;
+    parts.silent.add(path);
+    asking.catch(() => {}).finally(() => parts.silent.delete(path));
+    return undefined;
+  }
+}
+
 async function allLoops(sysfs: string): Promise<Loop[]> {
   const loops: Loop[] = [];
   for (const name of (await namesIn(`${sysfs}/block`, false)).filter((each) => /^loop\d+$/.test(each))) {
@@ -127,7 +148,7 @@ async function isOver(
   if ([`/dev`, parts.roots.dev].some((dev) => traces.names.some((name) => path === `${dev}/${name}`))) return true;
   if (!deleted) {
     // What cannot be seen is the host's own: images of its packages and the like. Nodes of volumes are the kubelet's.
-    const info = await infoOf(path).catch(() => undefined);
+    const info = await infoInTime(parts, path).catch(() => undefined);
     const number = info && blockNumberOf(info);
     if (info) return number !== undefined && traces.owns(number);
   }

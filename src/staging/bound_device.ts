@@ -37,7 +37,7 @@ async function requireOwn(
 ): Promise<void> {
   const number = await deviceNodeAt(path);
   if (number !== undefined && owns(number)) return;
-  const owner = number === undefined ? "nothing known" : await parts.sysfs.nqnOfDevice(number, { signal });
+  const owner = number === undefined ? "nothing known" : await parts.sysfs.ownerOf(number, { signal });
   if (owner === undefined) return;
   throw new FailedPrecondition(
     `${path} is a bind mount of device ${

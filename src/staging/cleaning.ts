@@ -28,7 +28,10 @@ export interface CleaningOptions {
 export class Cleaning {
   readonly #parts: StagingParts;
   readonly #options: CleaningOptions;
-  /** What was there at the start and is not judged yet: NQNs of sessions, ids of volumes that were being unstaged. */
+  /**
+   * What was there at the start and is not judged yet: NQNs of sessions, ids of volumes that were being unstaged. Those
+   * whose dead session was let go since are among these.
+   */
   #found: { sessions: Set<string>; unstaging: Set<string> } | undefined;
   /** When a session was first seen to be needed by nobody, by NQN. */
   readonly #since = new Map<string, number>();
@@ -68,14 +71,14 @@ export class Cleaning {
     if (suspects.length > 0) await this.#trying("attachments", () => this.#judge(suspects, now));
   }
 
-  /** Unstages what was being unstaged when the agent ended. */
+  /** Unstages what was being unstaged when the agent ended, or is left of what was let go. */
   async #finish(volumeId: string): Promise<void> {
     const { guard, signal } = this.#options;
     await guard(volumeId, "unstaging", async () => {
       const record = await this.#parts.records.read(volumeId);
       if (!record?.unstaging) return; // The kubelet was faster, or wants it again.
       await unstage(this.#parts, { volumeId, stagingPath: record.stagingPath }, { signal });
-      log.info("finished unstaging a volume that an earlier run had begun to unstage", { volumeId });
+      log.info("finished unstaging a volume whose unstaging had begun", { volumeId });
     });
     this.#found?.unstaging.delete(volumeId);
   }
@@ -103,7 +106,10 @@ export class Cleaning {
     const since = this.#since.get(nqn) ?? now;
     this.#since.set(nqn, since);
     if (now - since < betweenLooks) return;
-    const late = await this.#options.guard(volumeId, "cleaning", () => this.#end(session));
+    const late = await this.#options.guard(volumeId, "cleaning", () => this.#end(session)).catch(async (error) => {
+      if (error instanceof InUse) await this.#tell(session, error.message);
+      throw error;
+    });
     if (late.length > 0) return this.#leaveAlone(session, late);
     this.#found?.sessions.delete(nqn);
   }
@@ -117,6 +123,15 @@ export class Cleaning {
     this.#strangers.add(nqn);
     this.#found?.sessions.delete(nqn);
     this.#since.delete(nqn);
+  }
+
+  /** Of a session that never comes back people see only that it is not live: they are told once what is in the way. */
+  async #tell({ nqn, volumeId }: ManagedSession, message: string): Promise<void> {
+    if (this.#said.get(nqn) === message) return;
+    const { cluster, nodeId, records, sysfs } = this.#parts;
+    if (!await sysfs.session(nqn, { signal: this.#options.signal })) return; // It is gone, and cleaning goes on.
+    const record = await records.read(volumeId).catch(() => undefined);
+    cluster?.tell({ volumeId, pv: record?.pv }, "ConnectionFailure", `node ${nodeId ?? "(unknown)"}: ${message}`);
   }
 
   /** Who uses a volume besides its staging mount. */
@@ -140,6 +155,8 @@ export class Cleaning {
     const session = (await this.#parts.sessions.ofVolume(volumeId, { signal })).find((each) => each.nqn === nqn);
     if (!session || !attachments || isNeeded(session, attachments)) return [];
     if (!session.live) {
+      // A mount may be busy until its pod's programs have met their errors, and then no session shows it any more.
+      this.#found?.unstaging.add(volumeId);
       await letGo(this.#parts, volumeId, { signal });
       return [];
     }

@@ -14,7 +14,7 @@ const foreign = "nqn.2000-02.com.mikrotik:nixos-var";
 
 /** A node that was started again, with Kubernetes or without. */
 async function restarted({ kubernetes = true } = {}) {
-  const node = await TestNode.start({ connect: 1000, command: 1000 });
+  const node = await TestNode.start({ connect: 10_000, command: 10_000 });
   const cluster = new TestCluster();
   node.parts = { ...node.parts, cluster: kubernetes ? cluster : undefined };
   let busy = false;
@@ -249,6 +249,28 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Cleaning takes the mounts of a session that was let go, also those that were busy at first",
+  ignore,
+  async fn() {
+    await using here = await restarted();
+    const { node, cluster, at } = here;
+    await at(0);
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    await node.setState(volume, "connecting");
+    node.commands.instead = (program) =>
+      program === "umount" ? { code: 32, stdout: "", stderr: "target is busy" } : undefined;
+    for (const now of [1, 1 + betweenLooks, 2 + betweenLooks]) await at(now);
+    assertEquals([await node.sessions(volume), await node.mountsAt(volume.stagingPath)], [0, 1]);
+    assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo"]);
+    node.commands.instead = () => undefined;
+    await at(3 + betweenLooks);
+    assertEquals(await node.mountsAt(volume.stagingPath), 0);
+    assertEquals(await node.parts.records.read(volume.volumeId), undefined);
+  },
+});
+
+Deno.test({
   name: "Cleaning lets no session go that is alive again before the second look",
   ignore,
   async fn() {
@@ -288,6 +310,24 @@ Deno.test({
     await node.setState(volume, "connecting");
     await at(3 * betweenLooks);
     assertEquals(asked, 1);
+    await node.setState(volume, "live");
+  },
+});
+
+Deno.test({
+  name: "Cleaning tells once, on the claim, that pods keep a session from being let go that never comes back",
+  ignore,
+  async fn() {
+    await using here = await restarted();
+    const { node, cluster, at } = here;
+    await at(0);
+    const volume = await node.volume("ext4");
+    const pod = await node.up(volume, "pod");
+    await node.setState(volume, "connecting");
+    cluster.attach(volume, `${node.nqn(volume)}.g1`);
+    for (const now of [1, 2, 3, 4, 5]) await at(now * betweenLooks);
+    const told = cluster.told.map(({ reason, message }) => [reason, message.includes(pod.targetPath)]);
+    assertEquals([told, await node.sessions(volume)], [[["ConnectionFailure", true]], 1]);
     await node.setState(volume, "live");
   },
 });

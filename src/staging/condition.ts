@@ -66,7 +66,7 @@ export function staleMounts({ record, mounts, ownerOf }: Sight, own: ReadonlySet
 
 /** The numbers that the volume's device is known to have had. */
 export function numbersNoted(record: StagingRecord | undefined): string[] {
-  return record ? [record.majorMinor, ...(record.formerNumbers ?? [])] : [];
+  return record && !record.rebooted ? [record.majorMinor, ...(record.formerNumbers ?? [])] : [];
 }
 
 function notLive({ sessions }: Sight): Problem[] {
@@ -80,9 +80,9 @@ function notLive({ sessions }: Sight): Problem[] {
   });
 }
 
-/** What is noted and nothing of which is here is no more than a note, as after a reboot. */
+/** What is noted and nothing of which is here is no more than a note. After a reboot the kubelet stages what it needs. */
 function gone({ sessions, record, nodes, hasStagingFolder }: Sight, stale: readonly Mount[]): Problem[] {
-  if (!record || record.unstaging || sessions.length > 0) return [];
+  if (!record || record.unstaging || record.rebooted || sessions.length > 0) return [];
   if (stale.length === 0 && nodes.length === 0 && !hasStagingFolder) return [];
   return [{
     kind: "session_gone",
@@ -134,11 +134,13 @@ function notMounted({ record, sessions, mounts }: Sight): Problem[] {
   }];
 }
 
+/** Whether the kernel has stopped the filesystem of a mount that was to be written to. */
+export function isStopped({ options, superOptions }: Mount): boolean {
+  return !options.includes("ro") && superOptions.some((option) => stopped.includes(option));
+}
+
 function stoppedFilesystem({ mounts }: Sight, own: ReadonlySet<string>): Problem[] {
-  const paths = mounts.filter((mount) =>
-    own.has(mount.majorMinor) && !mount.options.includes("ro") &&
-    mount.superOptions.some((option) => stopped.includes(option))
-  ).map(({ target }) => target);
+  const paths = mounts.filter((mount) => own.has(mount.majorMinor) && isStopped(mount)).map(({ target }) => target);
   if (paths.length === 0) return [];
   return [{
     kind: "filesystem_stopped",
@@ -188,7 +190,7 @@ export async function sightOf(
 ): Promise<Sight> {
   const { sessions, record, mounts } = seen;
   const nodes: { path: string; majorMinor: string }[] = [];
-  for (const path of record?.targets ?? []) {
+  for (const path of record?.rebooted ? [] : record?.targets ?? []) {
     const majorMinor = await deviceNodeAt(path);
     if (majorMinor !== undefined) nodes.push({ path, majorMinor });
   }
@@ -196,7 +198,7 @@ export async function sightOf(
   const owners = new Map(seen.owners);
   for (const number of [...numbersNoted(record), ...nodes.map(({ majorMinor }) => majorMinor)]) {
     if (owners.has(number)) continue; // A number that none of ours has may be a foreign disk's by now.
-    const nqn = await parts.sysfs.nqnOfDevice(number, options);
+    const nqn = await parts.sysfs.ownerOf(number, options);
     if (nqn !== undefined) owners.set(number, nqn);
   }
   const hasStagingFolder = record?.kind === "block" && await infoOf(record.stagingPath) !== undefined;

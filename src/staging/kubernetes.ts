@@ -33,6 +33,7 @@ export class KubernetesCluster implements Cluster {
     await this.#options.kube.list("/api/v1/pods", ({ metadata }) => {
       uids.add(uidOf("pod", metadata));
     }, { query, metadataOnly: true, signal });
+    if (uids.size === 0) await this.#requireNode({ signal });
     return uids;
   }
 
@@ -43,6 +44,7 @@ export class KubernetesCluster implements Cluster {
     await kube.list<VolumeAttachmentObject>(attachmentPath(), (object) => {
       if (object.spec?.attacher === driver && object.spec.nodeName === nodeId) found.push(object);
     }, { signal });
+    if (found.length === 0) await this.#requireNode({ signal });
     const here: AttachmentHere[] = [];
     for (const object of found) {
       const { status, metadata } = object;
@@ -61,6 +63,24 @@ export class KubernetesCluster implements Cluster {
   async nodeUid({ signal }: Cancellable): Promise<string> {
     const { kube, nodeId } = this.#options;
     return uidOf("Node", (await kube.get(nodePath(nodeId), { signal })).metadata);
+  }
+
+  /**
+   * Kubernetes has nothing on a node that it does not know, and what is used there must not be taken for left behind.
+   * @throws {FailedPrecondition} when there is no Node of this name
+   */
+  async #requireNode(options: Cancellable): Promise<void> {
+    try {
+      await this.nodeUid(options);
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+      const { nodeId } = this.#options;
+      throw new FailedPrecondition(
+        `Kubernetes has no Node '${nodeId}', so it cannot say what is needed here: set --node-id to the Node's name as ` +
+          "'kubectl get nodes' shows it; if it was deleted, restart this machine's kubelet to register it again",
+        { cause: error },
+      );
+    }
   }
 
   tell(volume: Known, reason: Reason, message: string): void {

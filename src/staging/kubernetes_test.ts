@@ -116,6 +116,19 @@ Deno.test("KubernetesCluster.attachmentsHere() throws rather than leave one out 
   await assertRejects(() => clusterOf(kube).cluster.attachmentsHere({ signal }), Unreachable);
 });
 
+Deno.test("KubernetesCluster does not take what a Node has that Kubernetes does not know for nothing", async () => {
+  const kube = new FakeKube();
+  const { cluster } = clusterOf(kube);
+  kube.lists.set("/apis/storage.k8s.io/v1/volumeattachments", [attachment("a", {}, { nodeName: "node-1.example" })]);
+  await assertRejects(() => cluster.attachmentsHere({ signal }), FailedPrecondition, "--node-id");
+  await assertRejects(() => cluster.podsHere({ signal }), FailedPrecondition, "no Node 'node-1'");
+  kube.error = new Unreachable("away");
+  await assertRejects(() => cluster.podsHere({ signal }), Unreachable);
+  kube.error = undefined;
+  kube.objects.set("/api/v1/nodes/node-1", { metadata: { name: "node-1", uid: "uid-1" } });
+  assertEquals([await cluster.attachmentsHere({ signal }), [...await cluster.podsHere({ signal })]], [[], []]);
+});
+
 Deno.test("KubernetesCluster.annotation() reads that of the volume's own PV, found by its name or the volume's id", async () => {
   const kube = new FakeKube();
   const { cluster } = clusterOf(kube);

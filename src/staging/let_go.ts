@@ -49,11 +49,12 @@ export async function letGo(
     log.warn("a dead NVMe session is let go", { volumeId, nqn, because: [...permissions] });
     await parts.sessions.disconnect(nqn, { signal });
   }
+  // At once: what comes now may have to be tried again, and then there is no session any more to tell of.
+  tell(parts, traces, { dead, permissions });
   await clean(parts, { traces: own, mounts, nodes }, { signal });
   const left = await tracesOf(parts, volumeId, { signal });
   const isLeft = left.sessions.length > 0 || (await usersOf(parts, left, { signal })).length > 0;
   if (!isLeft) await forget(parts, left, { wasMounted: mounts.length > 0 });
-  tell(parts, traces, { dead, permissions });
 }
 
 /** When the session is gone, nothing but the record says whose the mounts are that are left. */
@@ -162,7 +163,7 @@ export async function forget(
   parts.figures.delete(volumeId);
   if (wasMounted || !record?.mkfs) return await parts.records.remove(volumeId);
   const { unstaging: _, ...noted } = record;
-  await parts.records.write(noted);
+  await parts.records.write({ ...noted, mkfsLeft: true });
 }
 
 function tell(

@@ -9,7 +9,7 @@ import type { Commands } from "../runtime/command.ts";
 import { NodeMetrics } from "../runtime/node_metrics.ts";
 import { Breakers } from "./breaker.ts";
 import type { Cluster } from "./cluster.ts";
-import { Records } from "./records.ts";
+import { bootId, Records } from "./records.ts";
 
 /** How long the node waits for what, in milliseconds. */
 export interface NodeDeadlines {
@@ -82,7 +82,10 @@ export interface StagingParts {
   /** How the last connect of each volume that is being staged ended. */
   readonly connects: Map<string, ConnectOutcome>;
   readonly metrics: NodeMetrics;
-  /** Volumes whose filesystem was asked for its figures and has not answered: it is not asked again meanwhile. */
+  /**
+   * Volumes whose filesystem was asked for its figures, and paths of loop devices' files, that have not answered: they are
+   * not asked again meanwhile.
+   */
   readonly silent: Set<string>;
   /** The last known figures of a volume's filesystem. */
   readonly figures: Map<string, Usage[]>;
@@ -126,7 +129,7 @@ export function stagingParts(options: StagingOptions): StagingParts {
     metrics,
     sessions: new Sessions({ commands, sysfs, prefix, deadlines, host, ioQueues: options.ioQueues, ended }),
     mounts: new Mounts({ commands, table, deadline: deadlines.command }),
-    records: new Records(options.recordsFolder),
+    records: new Records(options.recordsFolder, { boot: () => bootId(roots.proc) }),
     silent: new Set(),
     figures: new Map(),
     filesystems: (signal) => new Filesystems({ commands, deadlines, signal }),

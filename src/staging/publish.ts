@@ -181,7 +181,7 @@ async function removeNode(
         "look what it is, and remove it if no pod needs it",
     );
   }
-  const owner = noted || owns(number) ? undefined : await parts.sysfs.nqnOfDevice(number, { signal });
+  const owner = noted || owns(number) ? undefined : await parts.sysfs.ownerOf(number, { signal });
   if (owner === undefined) return await removeDeviceNode(path, number);
   throw new FailedPrecondition(
     `${path} is a node of device ${number}, which is ${owner} and not volume ${volumeId}: it is left alone. Unpublish the ` +

@@ -28,20 +28,31 @@ export interface StagingRecord {
   targets?: string[];
   /** The filesystem that is being made on the device of this NQN: written before mkfs begins, gone once it has ended well. */
   mkfs?: string;
+  /** The session ended since that mkfs began: the volume may have been elsewhere, and hold another node's filesystem. */
+  mkfsLeft?: true;
   /** The target that is being made read-only: noted before it is mounted, gone once it is read-only. */
   readOnlyTarget?: string;
+  /** The machine was started anew since it was staged: no device number of then says anything, and nothing is mounted. */
+  rebooted?: true;
+}
+
+/** As it is on disk. */
+interface Written extends StagingRecord {
+  /** The start of the machine that it is of. */
+  boot?: string;
 }
 
 const texts = ["volumeId", "nqn", "kind", "majorMinor", "stagingPath"] as const;
-const optionalTexts = ["pv", "mkfs", "readOnlyTarget", "remounting"] as const;
+const optionalTexts = ["pv", "mkfs", "readOnlyTarget", "remounting", "boot"] as const;
+const optionalMarks = ["unstaging", "mkfsLeft", "rebooted"] as const;
 const optionalLists = ["targets", "formerNumbers"] as const;
 
-function isRecord(value: unknown): value is StagingRecord {
+function isRecord(value: unknown): value is Written {
   const record = value as Record<string, unknown> | null;
   return typeof record === "object" && record !== null && texts.every((key) => typeof record[key] === "string") &&
     optionalTexts.every((key) => record[key] === undefined || typeof record[key] === "string") &&
     (record.kind === "filesystem" || record.kind === "block") &&
-    (record.unstaging === undefined || record.unstaging === true) && isTarget(record.target) &&
+    optionalMarks.every((key) => record[key] === undefined || record[key] === true) && isTarget(record.target) &&
     (record.size === undefined || Number.isSafeInteger(record.size)) && isMount(record.mount) &&
     optionalLists.every((key) => record[key] === undefined || isTexts(record[key]));
 }
@@ -64,12 +75,26 @@ function isTarget(value: unknown): boolean {
     ["port", "ctrlLossTmo", "reconnectDelay", "keepAliveTmo"].every((key) => Number.isInteger(target[key]));
 }
 
+/** Which start of the machine this is (kernel: drivers/char/random.c); undefined where that cannot be read. */
+export async function bootId(procRoot: string): Promise<string | undefined> {
+  return (await Deno.readTextFile(`${procRoot}/sys/kernel/random/boot_id`).catch(() => "")).trim() || undefined;
+}
+
+/** Device nodes stay on disk, so that they can be removed. */
+function afterReboot(record: StagingRecord): StagingRecord {
+  const { formerNumbers: _numbers, remounting: _remounting, readOnlyTarget: _target, ...kept } = record;
+  return { ...kept, majorMinor: "", rebooted: true };
+}
+
 /** One small file a volume in a folder beside the plugin's socket. */
 export class Records {
   readonly #folder: string;
+  readonly #boot: () => Promise<string | undefined>;
 
-  constructor(folder: string) {
+  /** @param options.boot which start of the machine this is; where it is not known, all records are taken for its own */
+  constructor(folder: string, options: { boot?: () => Promise<string | undefined> } = {}) {
     this.#folder = folder;
+    this.#boot = options.boot ?? (() => Promise.resolve(undefined));
   }
 
   #path(volumeId: string): string {
@@ -90,17 +115,23 @@ export class Records {
       if (error instanceof Deno.errors.NotFound) return undefined;
       throw unusable(path, `cannot be read (${messageOf(error)})`, error);
     }
-    if (isRecord(value) && value.volumeId === volumeId) return value;
-    throw unusable(path, "has another form than this driver writes");
+    if (!isRecord(value) || value.volumeId !== volumeId) {
+      throw unusable(path, "has another form than this driver writes");
+    }
+    const { boot, ...record } = value;
+    const now = boot === undefined ? undefined : await this.#boot();
+    return now === undefined || now === boot ? record : afterReboot(record);
   }
 
   /** Writes a record so that after a crash either the old or the new one is there, whole. */
   async write(record: StagingRecord): Promise<void> {
     const path = this.#path(record.volumeId);
+    const boot = await this.#boot();
+    const written: Written = { ...record, ...(boot === undefined ? {} : { boot }) };
     await Deno.mkdir(this.#folder, { recursive: true, mode: 0o700 });
     {
       using file = await Deno.open(`${path}.new`, { write: true, create: true, truncate: true, mode: 0o600 });
-      const bytes = new TextEncoder().encode(`${JSON.stringify(record)}\n`);
+      const bytes = new TextEncoder().encode(`${JSON.stringify(written)}\n`);
       for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
       await file.sync();
     }

@@ -63,6 +63,24 @@ Deno.test("Records.read() takes no broken record for none, and says which file; 
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("Records.read() gives no number and no mount of an earlier start of the machine", async () => {
+  const folder = await Deno.makeTempDir();
+  let now: string | undefined = "boot-1";
+  const records = new Records(folder, { boot: () => Promise.resolve(now) });
+  const { formerNumbers: _numbers, remounting: _remounting, ...kept } = record;
+  const after: StagingRecord = { ...kept, majorMinor: "", rebooted: true };
+  await records.write({ ...record, readOnlyTarget: "/target" });
+  now = undefined; // Not known: no reason to drop anything.
+  assertEquals((await records.read(volumeId))?.majorMinor, "259:1");
+  now = "boot-2";
+  assertEquals(await records.read(volumeId), after);
+  await records.write({ ...after, unstaging: true });
+  assertEquals(await records.read(volumeId), { ...after, unstaging: true });
+  await records.write(record);
+  assertEquals(await records.read(volumeId), record);
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("Records makes no path of an id that is none", async () => {
   const records = new Records("/nonexistent");
   for (const id of ["", "../x", "pvc-../../etc/passwd"]) {

@@ -1,11 +1,11 @@
 import { deviceNodeAt, removeDeviceNode } from "../mounts/device_node.ts";
 import { filesystemType } from "../mounts/filesystem.ts";
-import { mountAt, resolved } from "../mounts/mountinfo.ts";
+import { type Mount, mountAt, mountsOf, resolved } from "../mounts/mountinfo.ts";
 import type { Device } from "../nvme/session.ts";
 import { numbersOf } from "../nvme/sysfs.ts";
 import { FailedPrecondition, InUse, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
-import { numbersNoted, type Sight, sightOf, staleMounts } from "./condition.ts";
+import { isStopped, numbersNoted, type Sight, sightOf, staleMounts } from "./condition.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
 import { endTrial, tryMount } from "./trial_mount.ts";
@@ -24,7 +24,7 @@ export async function mend(
   options: Cancellable = {},
 ): Promise<string | undefined> {
   const record = await parts.records.read(volumeId);
-  if (!record || record.unstaging || record.mkfs !== undefined) return undefined;
+  if (!record || record.unstaging || record.rebooted || record.mkfs !== undefined) return undefined;
   const sessions = await parts.sessions.ofVolume(volumeId, options);
   if (sessions.some(({ nqn, live }) => nqn !== record.nqn || !live)) return undefined;
   const connected = sessions.length === 0 ? await reconnected(parts, record, options) : undefined;
@@ -41,8 +41,9 @@ export async function mend(
 }
 
 /**
- * Prepares publishing where the device is not the one any more that was staged: mounts the staging path anew, or takes
- * the volume's old device node away from the target path. What is right already stays.
+ * Prepares publishing where the device is not the one any more that was staged, or the kernel has stopped its filesystem:
+ * mounts the staging path anew, or takes the volume's old device node away from the target path. What is right already
+ * stays, and so does a stopped filesystem that other pods have.
  * @throws {InUse} when other pods have the mount of the device that is gone
  * @throws {FailedPrecondition} when what is at the staging path is not known to be the volume's, or its device holds
  * something else than it did
@@ -55,7 +56,7 @@ export async function recover(
 ): Promise<void> {
   const { volumeId, targetPath } = input;
   const record = await parts.records.read(volumeId);
-  if (!record) return; // Nothing says which number the volume had: nothing is proven to be its own.
+  if (!record || record.rebooted) return; // Nothing says which number the volume had: nothing is proven to be its own.
   const replaced = targetPath !== undefined && await removeOldNode(parts, { record, device, targetPath }, options);
   const done = await renew(parts, { record, device }, options);
   if (done !== undefined || replaced) {
@@ -119,7 +120,10 @@ async function seen(parts: StagingParts, { record, device }: Work, options: Canc
   return { sight, stale: staleMounts(sight, new Set(numbersOf(device))) };
 }
 
-/** Mounts the staging path anew if what is mounted there stands over a device that is gone, and nobody else has it. */
+/**
+ * Mounts the staging path anew if what is mounted there stands over a device that is gone, or has a filesystem that the
+ * kernel has stopped, and nobody else has it.
+ */
 async function remount(parts: StagingParts, work: Work, options: Cancellable): Promise<string | undefined> {
   const { record, device } = work;
   const { volumeId, stagingPath, mount } = record;
@@ -127,7 +131,10 @@ async function remount(parts: StagingParts, work: Work, options: Cancellable): P
   if (mount) await endTrial(parts, { device, stagingPath, mount }, options);
   const { sight, stale } = await seen(parts, work, options);
   const there = path === undefined ? undefined : mountAt(sight.mounts, path);
-  if (there?.majorMinor === device.majorMinor || (!there && record.remounting !== path)) return undefined;
+  if (!there && record.remounting !== path) return undefined;
+  if (there?.majorMinor === device.majorMinor) {
+    return await restart(parts, work, { there, mounts: sight.mounts }, options);
+  }
   if (there && !stale.includes(there)) {
     throw new FailedPrecondition(
       `${stagingPath} is a mount of ${there.source} (${there.majorMinor}), which is not known to be volume ${volumeId}: it is ` +
@@ -144,6 +151,22 @@ async function remount(parts: StagingParts, work: Work, options: Cancellable): P
   }
   await mountAnew(parts, { ...work, stale: there?.majorMinor, path: path as string }, options);
   return `mounted ${stagingPath} anew from device ${device.majorMinor}`;
+}
+
+/** Mounts a filesystem anew that the kernel has stopped: the kubelet unstages nothing between two pods of one node. */
+async function restart(
+  parts: StagingParts,
+  work: Work,
+  { there, mounts }: { there: Mount; mounts: readonly Mount[] },
+  options: Cancellable,
+): Promise<string | undefined> {
+  if (!isStopped(there) || mountsOf(mounts, there.majorMinor).length > 1) return undefined;
+  const { record } = work;
+  const { stagingPath } = record;
+  await parts.records.write({ ...record, remounting: there.target });
+  await parts.mounts.unmount(stagingPath, ({ majorMinor }) => majorMinor === there.majorMinor, options);
+  await mountAnew(parts, { ...work, stale: undefined, path: there.target }, options);
+  return `mounted ${stagingPath} anew, as the kernel had stopped its filesystem`;
 }
 
 async function mountAnew(
@@ -175,7 +198,7 @@ async function mountAnew(
   await filesystems.check(filesystemType(mount.fsType), device);
   await parts.records.write({ ...record, remounting: path });
   if (stale) {
-    if (await parts.sysfs.nqnOfDevice(stale, options)) {
+    if (await parts.sysfs.ownerOf(stale, options)) {
       throw new Unreachable(`the device of ${stagingPath} changed while it was looked at: try again`);
     }
     await parts.mounts.unmount(stagingPath, ({ majorMinor }) => majorMinor === stale, options);
@@ -193,7 +216,7 @@ async function removeOldNode(
 ): Promise<boolean> {
   const number = await deviceNodeAt(targetPath);
   if (number === undefined || number === device.majorMinor || !record.targets?.includes(targetPath)) return false;
-  if (!numbersNoted(record).includes(number) || await parts.sysfs.nqnOfDevice(number, options)) return false;
+  if (!numbersNoted(record).includes(number) || await parts.sysfs.ownerOf(number, options)) return false;
   await removeDeviceNode(targetPath, number);
   return true;
 }

@@ -236,6 +236,33 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name:
+    "recover() mounts a filesystem anew that the kernel has stopped, unless another pod has it, and tries again what fails there",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const cluster = withCluster(node);
+    const volume = await node.volume("ext4");
+    const first = await node.up(volume, "first");
+    const options = async () => (await node.parts.mounts.at(volume.stagingPath))?.superOptions ?? [];
+    await run("mount", "-o", "remount,abort", volume.stagingPath); // As after an I/O error.
+    await Deno.writeTextFile(`${volume.stagingPath}/file`, "x").catch(() => {});
+    const device = await node.parts.sessions.device(node.nqn(volume));
+    await recover(node.parts, volume, device);
+    assertEquals([await kinds(node, volume), await node.mountsAt(volume.stagingPath)], [["filesystem_stopped"], 1]);
+    await unpublish(node.parts, first);
+    node.commands.instead = (program) => program === "blkid" ? { code: 8, stdout: "", stderr: "late" } : undefined;
+    await assertRejects(() => publish(node.parts, first), Unreachable, "late");
+    assertEquals([await kinds(node, volume), await node.mountsAt(first.targetPath)], [["not_mounted"], 0]);
+    node.commands.instead = () => undefined;
+    await publish(node.parts, first);
+    assertEquals([(await options()).includes("rw"), await kinds(node, volume)], [true, []]);
+    await Deno.writeTextFile(`${first.targetPath}/file`, "written");
+    assertEquals(cluster.told.map(({ reason }) => reason), ["VolumeRecovered"]);
+  },
+});
+
 /** As if the volume's device had had this number when it was published: the kernel gives numbers anew. */
 async function hadNumber(node: TestNode, { volumeId, targetPath }: PublishInput, old: string): Promise<void> {
   const record = await node.parts.records.read(volumeId);

@@ -13,7 +13,7 @@ import { recover } from "./recovery.ts";
 import { endTrial, tryMount } from "./trial_mount.ts";
 import { unstage } from "./unstage.ts";
 import { described, usersOf } from "./users.ts";
-import { requireKind, tracesOf, usesBesideRecord } from "./uses.ts";
+import { requireKind, tracesOf, usesBesideRecord, withoutOldNodes } from "./uses.ts";
 import {
   atPromisedSize,
   type Cancellable,
@@ -40,6 +40,7 @@ export async function stage(parts: StagingParts, input: VolumeInput, options: Ca
   if (plan) await parts.mounts.requirePlace(input.stagingPath, options);
   const present = await parts.sessions.ofVolume(input.volumeId, options);
   const wanted = present.find(({ nqn }) => nqn === target.nqn);
+  if (!wanted) await noteLeft(parts, input.volumeId, options);
   for (const other of present.filter((each) => each !== wanted)) {
     await endOther(parts, { input, nqn: target.nqn, other }, options);
   }
@@ -69,7 +70,7 @@ async function stageConnected(parts: StagingParts, task: Task, options: Cancella
   const before = noted && await parts.records.read(volumeId);
   const record = recordOf({ input, target, plan, device }, before);
   // Another export has another content: what was begun on one says nothing of the next.
-  const intent = before?.nqn === device.nqn ? before.mkfs : undefined;
+  const intent = before?.nqn === device.nqn ? intentOf(before) : undefined;
   if (plan) await stageFilesystem(parts, { device, plan, record, intent }, options);
   if (JSON.stringify(before) !== JSON.stringify(record)) await parts.records.write(record);
 }
@@ -92,6 +93,12 @@ function recordOf(
     ...(formerNumbers ? { formerNumbers } : {}),
     ...(readOnlyTarget ? { readOnlyTarget } : {}),
   };
+}
+
+/** Before a volume is connected anew, as whatever comes after that may be cut off and repeated. */
+async function noteLeft(parts: StagingParts, volumeId: string, options: Cancellable): Promise<void> {
+  const { record } = await tracesOf(parts, volumeId, options);
+  if (record?.mkfs !== undefined && !record.mkfsLeft) await parts.records.write({ ...record, mkfsLeft: true });
 }
 
 /** The device in its promised size. Where exports grow only on reconnection, what nobody uses is connected anew. */
@@ -138,7 +145,7 @@ async function recordBefore(
   { signal }: Cancellable,
 ): Promise<StagingRecord | undefined> {
   const traces = await tracesOf(parts, volumeId, { signal });
-  if (!traces.unusable) return traces.record;
+  if (!traces.unusable) return await withoutOldNodes(parts, traces.record);
   const uses = await usesBesideRecord(parts, traces, { stagingPath, signal });
   if (capability.kind === "block" || uses.length > 0) throw traces.unusable;
   log.warn("a staging record that cannot be used is replaced", { volumeId, error: traces.unusable });
@@ -178,8 +185,15 @@ interface Work {
   device: Device;
   plan: Plan;
   record: StagingRecord;
-  /** The filesystem whose mkfs this node began and did not see the end of. */
-  intent: string | undefined;
+  /** The mkfs that this node began and did not see the end of. */
+  intent: Intent | undefined;
+}
+
+/** Just as it is noted. */
+type Intent = Required<Pick<StagingRecord, "mkfs">> & Pick<StagingRecord, "mkfsLeft">;
+
+function intentOf({ mkfs, mkfsLeft }: StagingRecord): Intent | undefined {
+  return mkfs === undefined ? undefined : { mkfs, ...(mkfsLeft ? { mkfsLeft } : {}) };
 }
 
 async function stageFilesystem(parts: StagingParts, work: Work, options: Cancellable): Promise<void> {
@@ -222,21 +236,25 @@ async function ensureFilesystem(parts: StagingParts, work: Work, options: Cancel
   throw new FailedPrecondition(refusal(work, content.kind === "data" ? `data (${content.where})` : content.type));
 }
 
-/** Only this node knows that it was its own mkfs that was cut off, and only what nobody can name is written over. */
+/**
+ * Only this node knows that it was its own mkfs that was cut off, and only what nobody can name is written over. mke2fs
+ * writes all copies of the superblock, waits until they are on disk, and then writes the first (lib/ext2fs/closefs.c): while
+ * the volume has not left this node a copy is its own. Afterwards it may be of a filesystem that lost its beginning.
+ */
 async function isUnfinished(
   filesystems: Filesystems,
   content: Content,
-  { intent, device }: { intent: string; device: Device },
+  { intent: { mkfs, mkfsLeft }, device }: { intent: Intent; device: Device },
 ): Promise<boolean> {
-  if (content.kind === "data") return !await filesystems.hasSecondSuperblock(device);
-  return intent === "xfs" && content.kind === "filesystem" && content.type === "xfs" &&
+  if (content.kind === "data") return !mkfsLeft || !await filesystems.hasSecondSuperblock(device);
+  return mkfs === "xfs" && content.kind === "filesystem" && content.type === "xfs" &&
     await filesystems.xfsUnfinished(device);
 }
 
 /** Makes the filesystem, with a note on disk for as long as nobody knows whether mkfs has come to its end. */
 async function makeFilesystem(parts: StagingParts, work: Work, options: Cancellable): Promise<void> {
   const { device, plan: { type }, record, intent } = work;
-  const asBefore = intent === undefined ? record : { ...record, mkfs: intent };
+  const asBefore = { ...record, ...intent };
   await requireSame(parts, device, options);
   await parts.records.write({ ...record, mkfs: type });
   let begun = false;

@@ -233,7 +233,7 @@ Deno.test({
       node.restart();
       const record = await node.parts.records.read(volume.volumeId);
       await node.parts.records.remove(volume.volumeId); // As on any other node.
-      await assertRejects(() => stage(node.parts, volume), FailedPrecondition);
+      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "start a pod there, which finishes it");
       if (record) await node.parts.records.write(record);
       await stage(node.parts, volume);
       assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, type);
@@ -355,6 +355,43 @@ Deno.test({
       await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "not formatted");
       assertEquals(made(node), 0);
     }
+  },
+});
+
+/** A mkfs that was cut off when the copies of the superblock were written and the superblock was not. */
+async function cutOffLate(node: TestNode): Promise<VolumeInput> {
+  const volume = await node.volume("ext4");
+  node.commands.instead = async (program) => {
+    if (!program.startsWith("mkfs.")) return undefined as never;
+    const file = node.server.file(node.nqn(volume));
+    await run("mkfs.ext4", "-q", file);
+    await run("dd", "if=/dev/zero", `of=${file}`, "bs=1K", "seek=1", "count=1", "conv=notrunc");
+    return { code: 143, stdout: "", stderr: "Terminated" };
+  };
+  await assertRejects(() => stage(node.parts, volume), Unreachable, "143");
+  node.commands.instead = () => undefined;
+  node.restart();
+  return volume;
+}
+
+Deno.test({
+  name:
+    "stage() finishes a mkfs that was cut off before its first superblock, unless the volume was disconnected since",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await cutOffLate(node);
+    await stage(node.parts, volume);
+    assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, "ext4");
+    const { mkfs, mkfsLeft } = await node.parts.records.read(volume.volumeId) ?? {};
+    assertEquals([mkfs, mkfsLeft], [undefined, undefined]);
+
+    const left = await cutOffLate(node);
+    await node.parts.sessions.disconnect(node.nqn(left)); // Not by unstage: as after a reboot of the node.
+    node.commands.instead = (program) => program === "blkid" ? { code: 9, stdout: "", stderr: "late" } : undefined;
+    await assertRejects(() => stage(node.parts, left), Unreachable, "late"); // That leaves it connected.
+    node.commands.instead = () => undefined;
+    await assertRejects(() => stage(node.parts, left), FailedPrecondition, "not formatted");
   },
 });
 

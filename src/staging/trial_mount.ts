@@ -28,7 +28,8 @@ export async function tryMount(parts: StagingParts, trial: Trial, options: Cance
   } catch (error) {
     if (!(error instanceof FailedPrecondition)) throw error;
     throw new FailedPrecondition(
-      `the xfs on ${device.path} cannot be mounted, and nothing was written to it: ${error.message}. If it is damaged: take ` +
+      `the xfs on ${device.path} cannot be mounted, and nothing was written to it: ${error.message}. If another ` +
+        "node's mkfs was cut off, start a pod there, which finishes it. If it is damaged: take " +
         `a copy of the volume, look with 'xfs_repair -n ${device.path}', and repair it with 'xfs_repair' while no pod uses it`,
       { cause: error },
     );

@@ -8,7 +8,7 @@ import { notLive } from "./dead_sessions.ts";
 import { kubeletPods } from "./kubelet_pods.ts";
 import { forget, letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
-import { type Traces, tracesOf } from "./uses.ts";
+import { type Traces, tracesOf, withoutOldNodes } from "./uses.ts";
 import { described, type User, usersOf } from "./users.ts";
 import { type Cancellable, requireVolumeId } from "./volume.ts";
 
@@ -45,6 +45,7 @@ export async function unstage(parts: StagingParts, input: UnstageInput, options:
     throwIfAborted(options.signal);
     await parts.sessions.disconnect(session.nqn, options);
   }
+  await withoutOldNodes(parts, traces.record);
   await forget(parts, traces, { wasMounted });
 }
 

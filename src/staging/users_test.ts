@@ -359,8 +359,8 @@ Deno.test({
     assert(record);
     await node.parts.records.write({ ...record, mkfs: "ext4" });
     await unstage(node.parts, volume);
-    const { mkfs, unstaging } = await node.parts.records.read(volume.volumeId) ?? {};
-    assertEquals([mkfs, unstaging], ["ext4", undefined]);
+    const { mkfs, mkfsLeft, unstaging } = await node.parts.records.read(volume.volumeId) ?? {};
+    assertEquals([mkfs, mkfsLeft, unstaging], ["ext4", true, undefined]);
   },
 });
 

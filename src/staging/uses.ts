@@ -1,4 +1,4 @@
-import { deviceNodeAt } from "../mounts/device_node.ts";
+import { deviceNodeAt, removeDeviceNode } from "../mounts/device_node.ts";
 import { type Mount, resolved } from "../mounts/mountinfo.ts";
 import { isVolumeId } from "../nvme/nqn.ts";
 import { type ManagedSession, type Namespace, numbersOf } from "../nvme/sysfs.ts";
@@ -31,7 +31,7 @@ export async function tracesOf(parts: StagingParts, volumeId: string, options: C
   const own = new Set(devices.flatMap(numbersOf));
   // A session may be gone while its mounts are not. The noted number is theirs unless a device of today has it.
   for (const number of numbersNoted(record)) {
-    if (!own.has(number) && !await parts.sysfs.nqnOfDevice(number, options)) own.add(number);
+    if (!own.has(number) && !await parts.sysfs.ownerOf(number, options)) own.add(number);
   }
   const names = devices.flatMap((device) => [device, ...device.partitions].map(({ name }) => name));
   const owns = (majorMinor: string) => own.has(majorMinor);
@@ -65,11 +65,30 @@ export async function usesBesideRecord(
   return uses;
 }
 
-/** The targets of a block volume where a device node is. */
+/** The targets of a block volume where a device node is. What is left of an earlier start of the machine is none. */
 export async function publishedNodes(record: StagingRecord | undefined): Promise<string[]> {
   const nodes: string[] = [];
+  if (record?.rebooted) return nodes;
   for (const target of record?.targets ?? []) if (await deviceNodeAt(target)) nodes.push(target);
   return nodes;
+}
+
+/**
+ * Takes away the device nodes that stayed on disk when the machine was started anew: they are another device's by then,
+ * and whoever needs the volume has it published anew.
+ */
+export async function withoutOldNodes(
+  parts: Pick<StagingParts, "records">,
+  record: StagingRecord | undefined,
+): Promise<StagingRecord | undefined> {
+  if (!record?.rebooted || !record.targets) return record;
+  for (const path of record.targets) {
+    const number = await deviceNodeAt(path);
+    if (number !== undefined) await removeDeviceNode(path, number);
+  }
+  const { targets: _, ...kept } = record;
+  await parts.records.write(kept);
+  return kept;
 }
 
 /**

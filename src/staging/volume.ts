@@ -1,4 +1,4 @@
-import { deviceNodeAt } from "../mounts/device_node.ts";
+import { deviceNodeAt, removeDeviceNode } from "../mounts/device_node.ts";
 import { type FilesystemType, filesystemType } from "../mounts/filesystem.ts";
 import { checkedMountOptions } from "../mounts/options.ts";
 import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
@@ -141,7 +141,10 @@ async function nodeOfAnother(parts: StagingParts, volumeId: string, numbers: rea
     const record = await parts.records.read(other).catch(() => undefined); // A broken one must not keep all others away.
     for (const path of record?.targets ?? []) {
       const number = await deviceNodeAt(path);
-      if (number !== undefined && numbers.includes(number)) return { volumeId: other, path };
+      if (number === undefined || !numbers.includes(number)) continue;
+      if (!record?.rebooted) return { volumeId: other, path };
+      log.info("a device node of an earlier start of the machine is removed", { volumeId: other, path });
+      await removeDeviceNode(path, number);
     }
     return undefined;
   }));

@@ -1,5 +1,5 @@
 import type { Reason } from "../kube/reasons.ts";
-import { abortable, pause } from "../runtime/deadline.ts";
+import { abortable, Deadline, pause } from "../runtime/deadline.ts";
 import { messageOf } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { NodeMetrics } from "../runtime/node_metrics.ts";
@@ -149,13 +149,17 @@ export class Watcher {
   }
 }
 
+/** Milliseconds that what was begun may take to end. */
+const lastPatience = 5000;
+
 /**
- * Looks again and again, until it is closed.
+ * Looks again and again, until it is closed. Whatever then does not end by itself is left behind.
  * @param options.interval milliseconds between two looks
+ * @param options.patience milliseconds until what was begun is left behind
  */
 export function startWatching(
   parts: StagingParts,
-  options: Omit<WatchOptions, "signal"> & { interval: number },
+  options: Omit<WatchOptions, "signal"> & { interval: number; patience?: number },
 ): { close(): Promise<void> } {
   const stop = new AbortController();
   const { signal } = stop;
@@ -164,8 +168,9 @@ export function startWatching(
   return {
     async close() {
       stop.abort();
-      await working;
-      await watcher.settled();
+      using deadline = new Deadline(options.patience ?? lastPatience, "the mending and cleaning under way");
+      await abortable(working.then(() => watcher.settled()), deadline.signal)
+        .catch((error) => log.warn("the watcher ends before what it began", { error }));
     },
   };
 }

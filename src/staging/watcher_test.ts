@@ -273,3 +273,21 @@ Deno.test({
     assertEquals(await node.mountsAt(volume.stagingPath), 1);
   },
 });
+
+Deno.test({
+  name: "startWatching() lets the agent end although what it has begun does not",
+  ignore,
+  async fn() {
+    await using here = await watched();
+    const { node, metrics } = here;
+    await here.giveUp(await here.staged());
+    const begun = Promise.withResolvers<void>();
+    const guard = <T>() => {
+      begun.resolve();
+      return new Promise<T>(() => {});
+    };
+    const watching = startWatching(node.parts, { guard, metrics, interval: 1, patience: 1 });
+    await begun.promise;
+    await watching.close();
+  },
+});
