@@ -5,9 +5,12 @@ import { type Cluster, DRIVER, WORK } from "../lab/kubernetes/cluster.ts";
 import { makeNode, setCondition } from "../lab/kubernetes/nodes.ts";
 import * as objects from "../lab/kubernetes/objects.ts";
 
+/** A Kubernetes API that there is a client for, whatever else there is of a cluster. */
+export type Api = Pick<Cluster, "kube">;
+
 /** A StorageClass of the driver, unless there is one of that name. */
 export async function makeClass(
-  cluster: Cluster,
+  cluster: Api,
   name: string,
   parameters: Record<string, string> = {},
 ): Promise<void> {
@@ -21,7 +24,7 @@ export async function makeClass(
 
 /** A claim: 1 GiB, ReadWriteOnce, of a StorageClass without parameters, where nothing else is said. */
 export async function makeClaim(
-  cluster: Cluster,
+  cluster: Api,
   name: string,
   spec: Partial<objects.Claim["spec"]> & { size?: string } = {},
 ) {
@@ -39,7 +42,7 @@ export async function makeClaim(
 }
 
 /** The volume of a claim, once there is one. */
-export async function bound(cluster: Cluster, name: string) {
+export async function bound(cluster: Api, name: string) {
   const { spec } = await cluster.kube.until(
     objects.claims,
     { name, namespace: WORK },
@@ -52,14 +55,14 @@ export async function bound(cluster: Cluster, name: string) {
 }
 
 /** Asks for a volume on a node, as Kubernetes does for a pod. @param to.volume the PV's name */
-export async function attach(cluster: Cluster, name: string, to: { node: string; volume: string }): Promise<void> {
+export async function attach(cluster: Api, name: string, to: { node: string; volume: string }): Promise<void> {
   const source = { persistentVolumeName: to.volume };
   const spec = { attacher: DRIVER, nodeName: to.node, source };
   await cluster.kube.create(objects.volumeAttachments, { metadata: { name }, spec });
 }
 
 /** Waits until it is attached. @returns the publish context */
-export async function attached(cluster: Cluster, name: string): Promise<Record<string, string>> {
+export async function attached(cluster: Api, name: string): Promise<Record<string, string>> {
   const { status } = await cluster.kube.until(
     objects.volumeAttachments,
     { name },
@@ -69,13 +72,13 @@ export async function attached(cluster: Cluster, name: string): Promise<Record<s
 }
 
 /** Asks for the end of an attachment and waits for it. */
-export async function detach(cluster: Cluster, name: string): Promise<void> {
+export async function detach(cluster: Api, name: string): Promise<void> {
   await cluster.kube.delete(objects.volumeAttachments, { name });
   await cluster.kube.gone(objects.volumeAttachments, { name });
 }
 
 /** Deletes a claim and waits until its volume is gone from Kubernetes. */
-export async function removeClaim(cluster: Cluster, name: string): Promise<void> {
+export async function removeClaim(cluster: Api, name: string): Promise<void> {
   const found = await cluster.kube.find(objects.claims, { name, namespace: WORK });
   await cluster.kube.delete(objects.claims, { name, namespace: WORK });
   await cluster.kube.gone(objects.claims, { name, namespace: WORK });
@@ -83,19 +86,19 @@ export async function removeClaim(cluster: Cluster, name: string): Promise<void>
 }
 
 /** Says of a node that it is Ready, or that nothing is known of it, as of one that died. */
-export async function setReady(cluster: Cluster, node: string, isReady: boolean): Promise<void> {
+export async function setReady(cluster: Api, node: string, isReady: boolean): Promise<void> {
   await setCondition(cluster.kube, node, isReady ? "True" : "Unknown");
 }
 
 /** Taints a node as out of service, as an administrator does with one that is off for good, or takes the taint away. */
-export async function taintOutOfService(cluster: Cluster, node: string, isTainted: boolean): Promise<void> {
+export async function taintOutOfService(cluster: Api, node: string, isTainted: boolean): Promise<void> {
   const taint = { key: "node.kubernetes.io/out-of-service", value: "nodeshutdown", effect: "NoExecute" };
   await cluster.kube.patch(objects.nodes, { name: node }, { spec: { taints: isTainted ? [taint] : null } });
 }
 
 /** Says for a node's kubelet which volumes it uses. @param volumeHandles all of them */
 export async function setVolumesInUse(
-  cluster: Cluster,
+  cluster: Api,
   node: string,
   volumeHandles: readonly string[],
 ): Promise<void> {
@@ -104,19 +107,19 @@ export async function setVolumesInUse(
 }
 
 /** Takes a node away, as when it leaves the cluster. */
-export async function removeNode(cluster: Cluster, node: string): Promise<void> {
+export async function removeNode(cluster: Api, node: string): Promise<void> {
   await cluster.kube.delete(objects.csiNodes, { name: node });
   await cluster.kube.delete(objects.nodes, { name: node });
   await cluster.kube.gone(objects.nodes, { name: node });
 }
 
 /** Makes a node that is Ready and has the driver. */
-export async function addNode(cluster: Cluster, node: string): Promise<void> {
+export async function addNode(cluster: Api, node: string): Promise<void> {
   await makeNode(cluster.kube, { name: node, driver: DRIVER });
 }
 
 /** The first event of a claim whose message has this text. */
-export async function eventOf(cluster: Cluster, claim: string, text: string): Promise<objects.Event> {
+export async function eventOf(cluster: Api, claim: string, text: string): Promise<objects.Event> {
   let seen: objects.Event[] = [];
   return await cluster.kube.wait(`an event with '${text}' on ${claim}`, async () => {
     seen = (await cluster.kube.list(objects.events, WORK)).filter((event) => event.involvedObject.name === claim);
@@ -146,7 +149,7 @@ export function assertNothingLeft(cluster: Cluster): void {
 }
 
 /** Waits until an attachment is refused. @returns the reason that stands in it */
-export async function refused(cluster: Cluster, name: string): Promise<string> {
+export async function refused(cluster: Api, name: string): Promise<string> {
   const { status } = await cluster.kube.until(
     objects.volumeAttachments,
     { name },
@@ -157,7 +160,7 @@ export async function refused(cluster: Cluster, name: string): Promise<string> {
 }
 
 /** The reasons of all events of a claim. */
-export async function reasonsOf(cluster: Cluster, claim: string): Promise<string[]> {
+export async function reasonsOf(cluster: Api, claim: string): Promise<string[]> {
   const events = await cluster.kube.list(objects.events, WORK);
   return events.filter((event) => event.involvedObject.name === claim).map(({ reason }) => reason ?? "");
 }
@@ -178,7 +181,7 @@ export async function metricOf(
 }
 
 /** Waits until an attachment is refused for a reason; others, of the moment, may come before. */
-export async function refusedBecause(cluster: Cluster, name: string, reason: string): Promise<void> {
+export async function refusedBecause(cluster: Api, name: string, reason: string): Promise<void> {
   const is = ({ status }: objects.VolumeAttachment) => status?.attachError?.message?.includes(reason) ?? false;
   const { status } = await cluster.kube.until(objects.volumeAttachments, { name }, is);
   assertEquals(status?.attached, false);

@@ -1,4 +1,6 @@
 import { labFolder } from "../lab/folder.ts";
+import { whyNoGo } from "../lab/go_tools.ts";
+import { layerTools } from "../lab/kubernetes/tools.ts";
 import type { Counts, Layer } from "../lab/layer.ts";
 import { guestKernel, whyNoMachines } from "../lab/machines/kernel.ts";
 import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
@@ -7,10 +9,11 @@ import { inNamespace, whyNoNamespace } from "../lab/namespace.ts";
 export const nvme: Layer = {
   name: "nvme",
   about: "a storage machine and node machines with the kernel's NVMe/TCP, emulated",
-  needs: async () => await whyNoNamespace() ?? await whyNoMachines(),
+  needs: async () => await whyNoNamespace() ?? await whyNoMachines() ?? await whyNoGo(),
   async run() {
     // Outside of the time that the tests have.
     await guestKernel();
+    await layerTools();
     await using folder = await labFolder("nvme");
     const interrupted = new AbortController();
     const interrupt = () => interrupted.abort();

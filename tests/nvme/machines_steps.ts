@@ -117,7 +117,8 @@ export async function given(volume: Volume, node: NodeMachine, publishContext: R
   return { ...volume, node, publishContext, nqn: publishContext.nvme_nqn ?? "", stagingPath };
 }
 
-function nodeRequest(given: Attached) {
+/** What a node is asked for when it is to stage or publish what it was given. */
+export function nodeRequest(given: Attached) {
   return {
     volumeId: given.id,
     stagingTargetPath: given.stagingPath,

@@ -56,9 +56,19 @@ export class ApiProxy implements AsyncDisposable {
 
   /** Cuts all connections and refuses new ones for so many milliseconds. Resolves when it is back. */
   async away(milliseconds: number): Promise<void> {
-    await this.#gate.close();
+    await this.cut();
     await pause(milliseconds, this.#ended.signal).catch(() => {});
-    if (!this.#ended.signal.aborted) this.#gate.open();
+    if (!this.#ended.signal.aborted) this.restore();
+  }
+
+  /** Cuts all connections and refuses new ones until {@linkcode restore}. */
+  cut(): Promise<void> {
+    return this.#gate.close();
+  }
+
+  /** Lets connections through again. */
+  restore(): void {
+    this.#gate.open();
   }
 
   /** Lets every answer come so many milliseconds later, from now on; what a running watch tells comes at once. */

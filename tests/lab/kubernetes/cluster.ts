@@ -5,8 +5,8 @@ import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from "
 import { serviceAccount } from "./credentials.ts";
 import { makeNode } from "./nodes.ts";
 import * as objects from "./objects.ts";
-import { Replica, type Settings } from "./replica.ts";
-import { clusterRules, namespaceRules } from "./rules.ts";
+import { Replica, type RouterOs, type Settings } from "./replica.ts";
+import { clusterRules, namespaceRules, nodeClusterRules, nodeNamespaceRules } from "./rules.ts";
 
 /** What Kubernetes knows the driver by. */
 export const DRIVER = "rds.csi.srvlab.io";
@@ -19,6 +19,9 @@ export const NODES = ["node-a", "node-b", "node-c"] as const;
 const ACCOUNT = { name: "rds-csi-controller", namespace: HOME };
 /** Whom the driver's controller and its sidecars log in as. */
 export const controllerUser = serviceAccount(ACCOUNT.namespace, ACCOUNT.name);
+const NODE_ACCOUNT = { name: "rds-csi-node", namespace: HOME };
+/** Whom the driver's nodes log in as. */
+export const nodeUser = serviceAccount(NODE_ACCOUNT.namespace, NODE_ACCOUNT.name);
 
 /** What can be set. */
 export interface ClusterOptions {
@@ -66,10 +69,7 @@ const careless = { uniqueSlots: false, uniqueFiles: false, uniqueNqns: false, si
 /** Starts everything in a folder. Letting it go ends all of it. */
 export async function startCluster(folder: string, options: ClusterOptions = {}): Promise<Cluster> {
   await using stack = new AsyncDisposableStack();
-  const plane = { folder: `${folder}/control-plane`, users: [controllerUser], ...options.controlPlane };
-  const controlPlane = stack.use(await startControlPlane(plane));
-  const kube = controlPlane.admin;
-  await makeObjects(kube, options.rules ?? {});
+  const controlPlane = stack.use(await startKubernetes(folder, options));
   const guesses = { ...careless, ...options.simulator?.guesses };
   const simulator = await startSimulator({ poolFolder: `${folder}/pool`, ...options.simulator, guesses });
   stack.defer(() => simulator.close());
@@ -84,7 +84,7 @@ export async function startCluster(folder: string, options: ClusterOptions = {})
   const all = stack.move();
   return {
     controlPlane,
-    kube,
+    kube: controlPlane.admin,
     simulator,
     replicas,
     replica,
@@ -97,10 +97,26 @@ export async function startCluster(folder: string, options: ClusterOptions = {})
   };
 }
 
+/** A control plane with what the driver's manifests make, and nodes that have the driver. Letting it go ends it. */
+export async function startKubernetes(
+  folder: string,
+  options: Pick<ClusterOptions, "controlPlane" | "rules"> & { nodes?: readonly string[] } = {},
+): Promise<ControlPlane> {
+  const users = [controllerUser, nodeUser];
+  const controlPlane = await startControlPlane({ folder: `${folder}/control-plane`, users, ...options.controlPlane });
+  try {
+    await makeObjects(controlPlane.admin, options);
+  } catch (error) {
+    await controlPlane[Symbol.asyncDispose]();
+    throw error;
+  }
+  return controlPlane;
+}
+
 /** A replica that is not started yet. */
-async function replicaOf(
+export async function replicaOf(
   options: ClusterOptions,
-  made: { name: string; folder: string; controlPlane: ControlPlane; simulator: Simulator; stack: AsyncDisposableStack },
+  made: { name: string; folder: string; controlPlane: ControlPlane; simulator: RouterOs; stack: AsyncDisposableStack },
 ): Promise<Replica> {
   const { replicas = 1, leaderElection = replicas > 1, standalone = false } = options;
   const { name, controlPlane, simulator, stack } = made;
@@ -132,7 +148,8 @@ export async function setRules(
   await kube.patch(objects.roles, ACCOUNT, { rules: namespace });
 }
 
-function reportOf(controlPlane: ControlPlane, replicas: readonly Replica[]): string {
+/** The end of what every process wrote. */
+export function reportOf(controlPlane: ControlPlane, replicas: readonly Replica[]): string {
   const ofReplicas = replicas.flatMap(({ outputs }, number) =>
     outputs.map(({ name, output }) => ({ name: `${name} ${number + 1}`, output }))
   );
@@ -143,18 +160,34 @@ function tailOf({ name, output }: { name: string; output: string }): string {
   return `\n--- the end of what ${name} wrote\n${output.split("\n").slice(-40).join("\n")}\n`;
 }
 
-async function makeObjects(kube: KubeClient, rules: NonNullable<ClusterOptions["rules"]>): Promise<void> {
+async function makeObjects(
+  kube: KubeClient,
+  { rules = {}, nodes = NODES }: Pick<ClusterOptions, "rules"> & { nodes?: readonly string[] },
+): Promise<void> {
   for (const name of [WORK, HOME]) await kube.create(objects.namespaces, { metadata: { name } });
-  const metadata = { name: ACCOUNT.name };
-  const subjects = [{ kind: "ServiceAccount", ...ACCOUNT }];
-  const roleRef = { apiGroup: "rbac.authorization.k8s.io", ...metadata };
-  await kube.create(objects.clusterRoles, { metadata, rules: rules.cluster ?? clusterRules });
-  await kube.create(objects.clusterRoleBindings, { metadata, subjects, roleRef: { ...roleRef, kind: "ClusterRole" } });
-  await kube.create(objects.roles, { metadata: ACCOUNT, rules: rules.namespace ?? namespaceRules });
-  await kube.create(objects.roleBindings, { metadata: ACCOUNT, subjects, roleRef: { ...roleRef, kind: "Role" } });
+  await makeAccount(kube, ACCOUNT, {
+    cluster: rules.cluster ?? clusterRules,
+    namespace: rules.namespace ?? namespaceRules,
+  });
+  await makeAccount(kube, NODE_ACCOUNT, { cluster: nodeClusterRules, namespace: nodeNamespaceRules });
   await kube.create(objects.csiDrivers, {
     metadata: { name: DRIVER },
     spec: { attachRequired: true, podInfoOnMount: false, fsGroupPolicy: "File", volumeLifecycleModes: ["Persistent"] },
   });
-  for (const name of NODES) await makeNode(kube, { name, driver: DRIVER });
+  for (const name of nodes) await makeNode(kube, { name, driver: DRIVER });
+}
+
+/** Gives a service account its rules. */
+async function makeAccount(
+  kube: KubeClient,
+  account: Required<objects.Ref>,
+  rules: Required<NonNullable<ClusterOptions["rules"]>>,
+): Promise<void> {
+  const metadata = { name: account.name };
+  const subjects = [{ kind: "ServiceAccount", ...account }];
+  const roleRef = { apiGroup: "rbac.authorization.k8s.io", ...metadata };
+  await kube.create(objects.clusterRoles, { metadata, rules: rules.cluster });
+  await kube.create(objects.clusterRoleBindings, { metadata, subjects, roleRef: { ...roleRef, kind: "ClusterRole" } });
+  await kube.create(objects.roles, { metadata: account, rules: rules.namespace });
+  await kube.create(objects.roleBindings, { metadata: account, subjects, roleRef: { ...roleRef, kind: "Role" } });
 }

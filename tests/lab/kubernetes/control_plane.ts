@@ -82,6 +82,11 @@ export class ControlPlane implements AsyncDisposable {
     return writeKubeconfig(to.path ?? this.#folder, user, server);
   }
 
+  /** The files of a service account's pod, by name, as the kubelet lays them down. */
+  account(user: User, namespace: string): Record<string, string> {
+    return { "token": this.#token(user), "ca.crt": this.ca, namespace };
+  }
+
   /** A proxy before the API server, which shows the API server's own certificate. The caller lets it go. */
   async proxy(): Promise<ApiProxy> {
     const certificates = `${this.#folder}/certificates/apiserver`;

@@ -111,6 +111,7 @@ export interface Lease extends KubeObject {
 export interface Pod extends KubeObject {
   spec: {
     nodeName?: string;
+    terminationGracePeriodSeconds?: number;
     containers: { name: string; image: string }[];
     volumes?: { name: string; persistentVolumeClaim?: { claimName: string } }[];
   };

@@ -1,4 +1,3 @@
-import type { Simulator } from "../../../src/simulator/simulator.ts";
 import { PREFIX } from "../driver.ts";
 import { type LabProcess, startProcess } from "../process.ts";
 import type { ApiProxy } from "./api_proxy.ts";
@@ -8,11 +7,21 @@ import { kubernetesTool } from "./tools.ts";
 /** Settings of the controller by flag, without dashes; a switch is `true`. */
 export type Settings = Readonly<Record<string, string | number | true>>;
 
+/** Where a controller finds RouterOS, and what it logs in with. */
+export interface RouterOs {
+  host: string;
+  port: number;
+  /** In authorized_keys form. */
+  hostKey: string;
+  /** Path of a private key that may log in. */
+  clientKeyFile?: string | undefined;
+}
+
 /** What a replica is started with. */
 export interface ReplicaOptions {
   /** A folder of its own, for the socket. It is made. */
   folder: string;
-  simulator: Simulator;
+  simulator: RouterOs;
   /** What the sidecars log in with. */
   kubeconfig: string;
   /** Settings of the controller, besides those that it cannot do without. */

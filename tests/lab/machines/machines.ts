@@ -11,6 +11,13 @@ import { patient } from "./patience.ts";
 /** Settings by flag, without dashes; a switch is `true`. */
 export type Settings = Readonly<Record<string, string | number | true>>;
 
+/** What a node's pod is given of Kubernetes, as the kubelet does it. */
+export interface ServiceAccount {
+  env: Readonly<Record<string, string>>;
+  /** By name, in the folder where every pod finds them. */
+  files: Readonly<Record<string, string>>;
+}
+
 /** What can be set. */
 export interface MachinesOptions {
   /** Where everything lies; its path is short (sockets are in it). */
@@ -23,6 +30,8 @@ export interface MachinesOptions {
   controller?: Readonly<Record<string, string>>;
   /** Without a controller on the host. */
   withoutController?: boolean;
+  /** What each node asks Kubernetes with; without it they are standalone. */
+  account?: (node: string) => ServiceAccount;
   /** MiB of each node; 1024 by default. */
   memory?: number;
 }
@@ -35,6 +44,7 @@ export const TARGET_ADDRESS = "10.77.0.1";
 const POOL = "/var/lib/rds-csi-simulator";
 const CONTROL = `${POOL}/.control.sock`;
 const SOCKET = "/var/lib/kubelet/plugins/rds.csi.srvlab.io/csi.sock";
+const ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DISK = 16 * 2 ** 30;
 
 /** The storage machine: a simulated RouterOS whose exports are the kernel's, on a disk that outlives the machine. */
@@ -145,6 +155,15 @@ export class TargetMachine {
   }
 }
 
+interface NodeOptions {
+  name: string;
+  network: string[];
+  address: string;
+  settings: Settings;
+  memory?: number;
+  account?: ServiceAccount | undefined;
+}
+
 /** A machine with the driver's node. */
 export class NodeMachine {
   readonly machine: Machine;
@@ -153,17 +172,16 @@ export class NodeMachine {
   agent!: GuestProcess;
   /** For the next starts of the agent. */
   settings: Settings;
+  readonly #account: ServiceAccount | undefined;
 
-  private constructor(machine: Machine, settings: Settings) {
+  private constructor(machine: Machine, { settings, account }: Pick<NodeOptions, "settings" | "account">) {
     this.machine = machine;
     this.settings = settings;
+    this.#account = account;
     this.socket = machine.tunnel(SOCKET);
   }
 
-  static async start(
-    folder: string,
-    options: { name: string; network: string[]; address: string; settings: Settings; memory?: number },
-  ): Promise<NodeMachine> {
+  static async start(folder: string, options: NodeOptions): Promise<NodeMachine> {
     const { name, network, address, memory = 1024 } = options;
     let node: NodeMachine | undefined;
     const machine = await Machine.start({
@@ -171,11 +189,11 @@ export class NodeMachine {
       load: ["nvme-tcp", "loop", "crc32c-intel", "ext4", "xfs"],
       ports: [METRICS],
       onUp: async (machine) => {
-        node ??= new NodeMachine(machine, options.settings);
+        node ??= new NodeMachine(machine, options);
         await node.startAgent();
       },
     });
-    return node ?? new NodeMachine(machine, options.settings);
+    return node ?? new NodeMachine(machine, options);
   }
 
   get name(): string {
@@ -204,14 +222,16 @@ export class NodeMachine {
     const { program, args } = driver("node", {
       "endpoint": `unix://${SOCKET}`,
       "node-id": this.name,
-      "standalone": true,
       "metrics-address": `0.0.0.0:${METRICS}`,
-      ...("kubeconfig" in this.settings ? {} : { standalone: true }),
+      ...(this.#account || "kubeconfig" in this.settings ? {} : { standalone: true }),
       ...this.settings,
       ...settings,
     });
-    await this.machine.guest.sh(`mkdir -p -m 700 ${SOCKET.slice(0, SOCKET.lastIndexOf("/"))}`);
-    this.agent = await this.machine.start("node", program, args, { env: driverEnv });
+    const { guest } = this.machine;
+    await guest.sh(`mkdir -p ${ACCOUNT}; mkdir -p -m 700 ${SOCKET.slice(0, SOCKET.lastIndexOf("/"))}`);
+    const { env, files } = this.#account ?? { env: {}, files: {} };
+    for (const [name, text] of Object.entries(files)) await guest.writeFile(`${ACCOUNT}/${name}`, text);
+    this.agent = await this.machine.start("node", program, args, { env: { ...driverEnv, ...env } });
   }
 
   async untilReady(): Promise<void> {
@@ -288,6 +308,7 @@ export async function startMachines(options: MachinesOptions): Promise<Machines>
           address: `10.77.0.${11 + at}`,
           settings: options.node ?? {},
           memory: options.memory ?? 1024,
+          account: options.account?.(name),
         })
       ),
     };
