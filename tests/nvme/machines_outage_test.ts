@@ -20,7 +20,7 @@ import {
   write,
 } from "./machines_steps.ts";
 
-const scenario = scenarios({ nodes: 1, node: { "watch-interval": "1s" } });
+const scenario = scenarios({ nodes: 1, node: { "watch-interval": "2s" } });
 
 /** Sessions notice soon that the server is away. */
 const parameters = { keepAliveTmo: "2", reconnectDelay: "1" };

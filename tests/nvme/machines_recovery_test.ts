@@ -22,7 +22,7 @@ import {
   write,
 } from "./machines_steps.ts";
 
-const scenario = scenarios({ nodes: 1, node: { "watch-interval": "1s" } });
+const scenario = scenarios({ nodes: 1, node: { "watch-interval": "2s" } });
 
 /** Sessions notice soon that the server is away. */
 const parameters = { keepAliveTmo: "2", reconnectDelay: "1" };
@@ -119,7 +119,7 @@ scenario(
     // A machine has it open, plainly, and leaves no other trace; that is how QEMU opens disks.
     const machine = await node.machine.start("machine", "bash", [
       "-c",
-      `exec 3<>/dev/${device}; echo open; while sleep 0.2; do echo beat | dd of=/dev/fd/3 bs=512 conv=sync,notrunc status=none || exit 1; done`,
+      `exec 3<>/dev/${device}; echo open; while sleep 0.2; do echo beat | dd bs=512 conv=sync status=none >&3 || exit 1; done`,
     ]);
     await until("the device to be open", () => Promise.resolve(machine.find(/open/)));
     const sessions = async () =>

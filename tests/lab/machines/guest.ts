@@ -6,6 +6,9 @@ import { patient } from "./patience.ts";
 /** How a program is run in a machine. */
 export type GuestRun = Omit<Start, "program" | "args">;
 
+/** A connection of before a machine's reset would fail the next request. */
+const unpooled = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+
 /** The way to a machine's agent. It stays the same when the machine is started anew. */
 export class Guest {
   readonly #name: string;
@@ -59,6 +62,7 @@ export class Guest {
     { body, deadline }: { body?: string | Uint8Array<ArrayBuffer>; deadline?: number } = {},
   ): Promise<Response> {
     const answer = await fetch(`${this.#url}${path}`, {
+      client: unpooled,
       ...(body === undefined ? {} : { method: "POST", body }),
       ...(deadline === undefined ? {} : { signal: AbortSignal.timeout(deadline) }),
     });

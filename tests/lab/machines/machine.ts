@@ -249,7 +249,10 @@ export class Machine implements AsyncDisposable {
       if (this.#ended !== undefined) throw new Error(`the QEMU of ${this.name} ended with ${this.#ended}`);
       return this.#readyLines > before || undefined;
     }, { signal });
-    await poll(async () => (await this.guest.run("test", ["-e", "/run/booted"])).code === 0 || undefined, { signal });
+    await poll(async () => {
+      const booted = await this.guest.run("test", ["-e", "/run/booted"]).catch(() => undefined);
+      return booted?.code === 0 || undefined;
+    }, { signal, interval: 100 });
     await this.#options.onUp?.(this);
   }
 
