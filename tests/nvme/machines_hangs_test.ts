@@ -1,0 +1,142 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { pause } from "../../src/runtime/deadline.ts";
+import type { Machines, NodeMachine } from "../lab/machines/machines.ts";
+import { patient } from "../lab/machines/patience.ts";
+import { type Gate, Gates } from "./machines_gates.ts";
+import {
+  assertClean,
+  attach,
+  checksum,
+  conditionOf,
+  deleteVolume,
+  down,
+  makeVolume,
+  persistently,
+  publish,
+  refusal,
+  scenarios,
+  stage,
+  until,
+  up,
+  write,
+} from "./machines_steps.ts";
+import { MachineVolume } from "./machines_volume.ts";
+
+const scenario = scenarios({ nodes: 1 });
+
+function nodeOf(lab: Machines): NodeMachine {
+  const [node] = lab.nodes;
+  assert(node);
+  return node;
+}
+
+/** Lets the server take so many bytes a second for one volume: with 1 its writes hang while its session is live. 0: all. */
+async function throttle(lab: Machines, { nqn }: { nqn: string }, bytes: number): Promise<void> {
+  await lab.target.machine.guest.sh(
+    `mkdir -p /run/blkio; mountpoint -q /run/blkio || mount -t cgroup -o blkio none /run/blkio
+    disk=$(cat /sys/kernel/config/nvmet/subsystems/${nqn}/namespaces/1/device_path)
+    echo "$(cat /sys/block/\${disk#/dev/}/dev) ${bytes}" > /run/blkio/blkio.throttle.write_bps_device`,
+  );
+}
+
+async function stuck(node: NodeMachine): Promise<number> {
+  return Number(/^rds_csi_child_processes_stuck (\d+)$/m.exec(await node.metrics())?.[1]);
+}
+
+/** What a volume of which something hangs may answer. */
+const later = ["ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION"];
+
+scenario(
+  "umount hangs in the kernel: its volume's calls are answered, others go on, over the agent's end too, until it ends",
+  async (lab) => {
+    const node = nodeOf(lab);
+    const { guest } = node.machine;
+    const settings = { "tool-deadline": "10s" };
+    await node.killAgent("SIGTERM");
+    await node.startAgent(settings);
+    const volume = await MachineVolume.create(lab, { kind: "ext4" });
+    await volume.up(node);
+    await guest.sh(`echo precious > ${volume.targetPath()}/file; sync -f ${volume.targetPath()}/file`);
+    await volume.unpublish(node);
+    await throttle(lab, volume, 1);
+    await guest.sh(`dd if=/dev/zero of=${volume.stagingPath}/dirty bs=64k count=8 status=none`);
+    const hangs = await refusal(() => volume.unstage(node));
+    assert(later.includes(hangs.code), hangs.message);
+    assertMatch(hangs.message, /hangs in the kernel/);
+    assertEquals(await stuck(node), 1);
+    for (const call of ["unstage", "stage"] as const) {
+      assertEquals((await refusal(() => volume[call](node))).code, "ABORTED", call);
+    }
+    const place = await up(lab, await makeVolume(lab, "ext4"), node);
+    await write(place, 1);
+
+    // An agent that knows of nothing does not take what is unmounted but not yet written for free.
+    await node.killAgent();
+    await node.startAgent(settings);
+    const { code, message } = await refusal(() => volume.unstage(node));
+    assert(later.includes(code), message);
+    assert((await node.controllers()).some(({ nqn }) => nqn === volume.nqn), "it was disconnected");
+    assertEquals((await conditionOf(place)).abnormal, false);
+    await down(lab, place);
+    await deleteVolume(lab, place);
+    await throttle(lab, volume, 0);
+    const again = () => volume.unstage(node).then(() => true, () => undefined);
+    await until("the volume to be unstaged", again, patient(180_000));
+    await persistently(() => volume.up(node));
+    assertEquals(await guest.sh(`cat ${volume.targetPath()}/file`), "precious");
+    await volume.down(node);
+    await volume.delete();
+    await assertClean(node);
+  },
+);
+
+scenario(
+  "the link is away while mkfs runs: it goes on, or its call ends in time and the repeated one finishes it",
+  async (lab) => {
+    const node = nodeOf(lab);
+    const gates = await Gates.install(node);
+    const parameters = { keepAliveTmo: "2", reconnectDelay: "1" };
+    const away = async (gate: Gate, nqn: string) => {
+      await gate.reached();
+      await node.machine.cutLink();
+      await gate.open();
+      await node.untilSession(nqn, "connecting");
+    };
+    const patientOne = await attach(lab, await makeVolume(lab, "ext4", { parameters }), node);
+    const half = await gates.hold("mkfs.ext4", { when: 300_000 });
+    const staged = stage(patientOne);
+    staged.catch(() => {});
+    const tenSeconds = pause(10_000);
+    await away(half, patientOne.nqn);
+    await tenSeconds;
+    await node.machine.restoreLink();
+    await staged;
+
+    await node.killAgent("SIGTERM");
+    await node.startAgent({ "mkfs-deadline": "20s" });
+    const volume = await MachineVolume.create(lab, { kind: "xfs", parameters });
+    await volume.attach(node);
+    const begun = await gates.hold("mkfs.xfs", { when: "before" });
+    const late = refusal(() => volume.stage(node));
+    await away(begun, volume.nqn);
+    const { code, message } = await late;
+    assert(later.includes(code), message);
+    assertMatch(message, /mkfs.xfs.*hangs in the kernel/);
+    assertEquals(await stuck(node), 1);
+    assertEquals((await refusal(() => volume.stage(node))).code, "ABORTED");
+    await node.machine.restoreLink();
+    await until("nothing to hang any more", async () => await stuck(node) === 0 || undefined);
+    await persistently(() => volume.stage(node));
+    await volume.unstage(node);
+    await volume.detach(node);
+    await volume.delete();
+
+    const place = await publish(patientOne, "pod");
+    const written = await write(place);
+    assertEquals(await checksum(place), written);
+    assertEquals((await conditionOf(place)).abnormal, false);
+    await down(lab, place);
+    await deleteVolume(lab, place);
+    await assertClean(node);
+  },
+);
