@@ -10,7 +10,11 @@ import type { Cancellable, VolumeInput } from "./volume.ts";
 export async function attemptStage(parts: StagingParts, input: VolumeInput, options: Cancellable): Promise<void> {
   const volume = knownOf(input);
   const { volumeId, capability } = input;
-  const work = () => stage(parts, input, options).catch((error) => tell(parts, { volume, error, during: "stage" }));
+  const work = () =>
+    stage(parts, input, options).catch(async (error) => {
+      await noteOutage(parts, volumeId);
+      return tell(parts, { volume, error, during: "stage" });
+    });
   parts.connects.delete(volumeId);
   try {
     await counted(parts, "stage", async () => {
@@ -20,6 +24,18 @@ export async function attemptStage(parts: StagingParts, input: VolumeInput, opti
   } finally {
     parts.connects.delete(volumeId);
   }
+}
+
+/** A stage may fail because the server went away in the middle of it: then it is the connection that failed. */
+async function noteOutage(parts: StagingParts, volumeId: string): Promise<void> {
+  const outcome = parts.connects.get(volumeId);
+  if (!outcome || outcome.error !== undefined) return;
+  const session = await parts.sysfs.session(outcome.nqn).catch(() => undefined);
+  if (!session || session.live) return; // A refused stage ends the session that it made.
+  parts.connects.set(volumeId, {
+    ...outcome,
+    error: new Unreachable(`the session of ${outcome.nqn} is no longer live`),
+  });
 }
 
 /** {@linkcode unstage}, counted; what went wrong with the volume before is forgotten. */

@@ -8,6 +8,7 @@ import { notLive } from "./dead_sessions.ts";
 import { kubeletPods } from "./kubelet_pods.ts";
 import { forget, letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
+import type { StagingRecord } from "./records.ts";
 import { type Traces, tracesOf, withoutOldNodes } from "./uses.ts";
 import { described, type User, usersOf } from "./users.ts";
 import { type Cancellable, requireVolumeId } from "./volume.ts";
@@ -34,7 +35,7 @@ export async function unstage(parts: StagingParts, input: UnstageInput, options:
   const traces = await tracesOf(parts, volumeId, options);
   const leftBehind = await requireOthersGone(parts, traces, stagingPath, options);
   throwIfAborted(options.signal);
-  if (traces.record && !traces.record.unstaging) await parts.records.write({ ...traces.record, unstaging: true });
+  if (traces.record && !traces.record.unstaging) await noteUnstaging(parts, traces.record);
   await parts.mounts.unmount(stagingPath, traces.isOurs, options);
   for (const target of leftBehind) {
     log.info("a mount that a pod left behind is taken away", { volumeId, target });
@@ -47,6 +48,13 @@ export async function unstage(parts: StagingParts, input: UnstageInput, options:
   }
   await withoutOldNodes(parts, traces.record);
   await forget(parts, traces, { wasMounted });
+}
+
+/** So that the next life of the agent finishes it. Without room for the note it is the kubelet's repeated call that does. */
+async function noteUnstaging(parts: StagingParts, record: StagingRecord): Promise<void> {
+  await parts.records.write({ ...record, unstaging: true }).catch((error) => {
+    log.warn("that a volume is being unstaged cannot be noted", { volumeId: record.volumeId, error });
+  });
 }
 
 /**

@@ -168,3 +168,17 @@ Deno.test({
     assertEquals(await node.sessions(volume), 0);
   },
 });
+
+Deno.test({
+  name: "unstage() goes on when there is no room for the note that it has begun",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    node.parts.records.write = () => Promise.reject(new Error("No space left on device"));
+    await unstage(node.parts, volume);
+    assertEquals(await node.sessions(volume), 0);
+    assertEquals(await node.parts.records.read(volume.volumeId), undefined);
+  },
+});
