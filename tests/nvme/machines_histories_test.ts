@@ -1,10 +1,10 @@
 /**
  * Random histories with an agent that is killed in the middle of calls; see `machines_model.ts`. `RDS_CSI_HISTORIES` makes it
- * longer, `RDS_CSI_SEED` runs the one that failed.
+ * longer, `RDS_CSI_SEED` runs those that failed.
  * @module
  */
 import { print } from "../lab/layer.ts";
-import { History } from "./machines_model.ts";
+import { Histories } from "./machines_model.ts";
 import { scenarios } from "./machines_steps.ts";
 
 const given = Deno.env.get("RDS_CSI_SEED");
@@ -18,16 +18,16 @@ scenario(
   async (lab) => {
     const first = Number(given ?? Math.floor(Math.random() * 2 ** 31));
     print(`histories from RDS_CSI_SEED=${first} on\n`);
-    const seeds = Array.from({ length: HISTORIES }, (_, at) => first + at);
+    const seeds = Array.from({ length: Math.ceil(HISTORIES / Histories.each) }, (_, at) => first + at);
     // One after the other on each node. When one fails, none is begun any more.
     const lanes = await Promise.allSettled(lab.nodes.map(async (node) => {
       for (let seed = seeds.shift(); seed !== undefined; seed = seeds.shift()) {
-        const history = new History(lab, node, seed);
-        await history.run().catch((error) => {
+        const histories = new Histories(lab, node, seed);
+        await histories.run().catch((error) => {
           seeds.length = 0;
           throw error;
         });
-        print(`${seed} on ${node.name}: ${history.seconds} s\n`);
+        print(`${seed} on ${node.name}: ${histories.seconds} s\n`);
       }
     }));
     for (const lane of lanes) if (lane.status === "rejected") throw lane.reason;

@@ -29,10 +29,13 @@ const BLOCK = 4096;
 const opposite = { stage: "unstage", unstage: "stage", publish: "unpublish", unpublish: "publish" } as const;
 
 /**
- * A random history of an ext4, an xfs and a block volume on a node whose agent is killed in the middle of calls. After each
- * step what the kernel has is compared with what the calls before must have ended in.
+ * Random histories of an ext4, an xfs and a block volume, side by side on a node whose agent is killed in the middle of
+ * calls. After each step what the kernel has is compared with what the calls before must have ended in.
  */
-export class History {
+export class Histories {
+  /** How many it is: one a volume. */
+  static readonly each = 3;
+
   readonly #node: NodeMachine;
   readonly #pick: Pick;
   readonly #lab: Machines;
@@ -49,14 +52,13 @@ export class History {
     this.#pick = random(seed);
   }
 
-  /** Runs it to its end. @throws with all that was done when something is not as the model says */
+  /** Runs them to their end. @throws with all that was done when something is not as the model says */
   async run(): Promise<void> {
     try {
       await this.#begin();
-      const crashes = new Set([1 + this.#pick(STEPS - 1), 1 + this.#pick(STEPS * 3)]);
+      const crashes = new Set([1 + this.#pick(STEPS / 2), 1 + this.#pick(STEPS - 1)]);
       for (this.#step = 1; this.#step <= STEPS; this.#step++) {
         if (crashes.has(this.#step)) await this.#interrupted();
-        else if (this.#pick(5) === 0) await this.#write();
         else await this.#calls();
         await this.#compare();
       }
@@ -87,13 +89,15 @@ export class History {
     this.#told.push(`  ${this.seconds} s, step ${this.#step}: ${text}`);
   }
 
-  /** A call of one volume, or of all at the same time. */
+  /** A call of each volume, or data for it, at the same time. */
   async #calls(): Promise<void> {
-    const one = this.#pick(this.#volumes.length * 2);
-    const chosen = this.#volumes[one] ? [this.#volumes[one]] : this.#volumes;
-    const calls = chosen.map((modelled) => ({ modelled, call: this.#callFor(modelled) }));
-    await Promise.all(calls.map(async ({ modelled, call }) => {
-      if (isRefused(modelled, call)) await this.#refused(modelled, call);
+    const chosen = this.#volumes.map((modelled) => {
+      const place = this.#pick(5) === 0 ? placeOf(modelled) : undefined;
+      return { modelled, place, call: this.#callFor(modelled) };
+    });
+    await Promise.all(chosen.map(async ({ modelled, place, call }) => {
+      if (place !== undefined) await this.#write(modelled, place);
+      else if (isRefused(modelled, call)) await this.#refused(modelled, call);
       else await this.#done(modelled, call);
     }));
   }
@@ -175,18 +179,12 @@ export class History {
     assertEquals(await this.#node.agent.ended(), 0, "SIGTERM is a good end");
   }
 
-  async #write(): Promise<void> {
-    const data = `step ${this.#step} of ${this.#seed}`;
-    this.#tell("write");
-    const lines = this.#volumes.flatMap((modelled) => {
-      const place = placeOf(modelled);
-      if (place === undefined) return [];
-      modelled.data = data;
-      return [
-        `printf '%-${BLOCK}s' '${data}' | dd of=${place} bs=${BLOCK} iflag=fullblock conv=notrunc,fsync status=none`,
-      ];
-    });
-    if (lines.length > 0) await this.#node.machine.guest.sh(lines.join("\n"));
+  async #write(modelled: Modelled, place: string): Promise<void> {
+    modelled.data = `step ${this.#step} of ${this.#seed}`;
+    this.#tell(`write ${modelled.volume.kind}`);
+    await this.#node.machine.guest.sh(
+      `printf '%-${BLOCK}s' '${modelled.data}' | dd of=${place} bs=${BLOCK} iflag=fullblock conv=notrunc,fsync status=none`,
+    );
   }
 
   async #compare(): Promise<void> {
@@ -263,51 +261,54 @@ function expected(modelled: Modelled): Seen {
   };
 }
 
-/** Looks at the kernel and at the records, all at one moment. */
+/** Looks at the kernel and at the records, all at one moment, and with few programs: each takes its time in a machine. */
 async function look(node: NodeMachine, volumes: readonly Modelled[]): Promise<Seen[]> {
-  const scripts = volumes.map((modelled) => {
-    const { volume } = modelled;
-    const paths = [volume.stagingPath, ...pods.map((pod) => volume.targetPath(pod))];
+  const paths = volumes.flatMap(({ volume }) => [volume.stagingPath, ...pods.map((pod) => volume.targetPath(pod))]);
+  const data = volumes.map((modelled) => {
     const place = placeOf(modelled);
-    return `
-for s in /sys/class/nvme-subsystem/*; do
-  [ "$(cat $s/subsysnqn 2>/dev/null)" = ${volume.nqn} ] || continue
-  for d in $s/nvme*; do
-    [ ! -e $d/state ] || echo session $(cat $d/state)
-    [ ! -e $d/size ] || echo device $(cat $d/dev)
-  done
-done
-for p in ${paths.join(" ")}; do
-  echo place $(stat -c '%F,%Hr:%Lr' $p 2>/dev/null | tr -d ' ') $(awk -v p=$p '$5 == p { printf "mount:%s:%s ", $3, $6 }' /proc/1/mountinfo)
-done
-echo record $(cat ${RECORDS}/${volume.id}.json 2>/dev/null)
-echo data $(${place ? `[ ! -e ${place} ] || dd if=${place} bs=${BLOCK} count=1 iflag=direct status=none` : ":"})
-echo end`;
+    return `echo "data $(${
+      place ? `[ ! -e ${place} ] || dd if=${place} bs=${BLOCK} count=1 iflag=direct status=none` : ":"
+    })"`;
   });
-  const parts = (await node.machine.guest.sh(scripts.join("\n"))).split("\nend");
-  return volumes.map((modelled, at) => seenOf(modelled, parts[at]?.split("\n") ?? []));
+  const text = await node.machine.guest.sh(`
+cd /sys/class/nvme-subsystem
+grep -H . */subsysnqn */nvme*/state */nvme*n*/dev 2>/dev/null || true
+stat -c 'path %n %F,%Hr:%Lr' ${paths.join(" ")} 2>/dev/null || true
+grep -hF ' /var/lib/kubelet/' /proc/1/mountinfo || true
+grep -h . ${RECORDS}/*.json 2>/dev/null || true
+${data.join("\n")}`);
+  const lines = text.split("\n");
+  return volumes.map((modelled, at) => seenOf(modelled, lines, at));
 }
 
-function seenOf({ volume }: Modelled, lines: string[]): Seen {
-  const all = (name: string) =>
-    lines.filter((line) => line.startsWith(name)).map((line) => line.slice(name.length).trim());
-  const [own = "none"] = all("device");
-  const [record = ""] = all("record");
+function seenOf({ volume }: Modelled, lines: readonly string[], at: number): Seen {
+  const subsystems = lines.filter((line) => line.endsWith(`/subsysnqn:${volume.nqn}`)).map((line) =>
+    line.split("/")[0]
+  );
+  const ofOwn = (end: string) =>
+    lines.filter((line) => line.includes(`/${end}:`) && subsystems.includes(line.split("/")[0]))
+      .map((line) => line.slice(line.indexOf(":") + 1));
+  const [own = "none"] = ofOwn("dev");
+  const record = lines.find((line) => line.startsWith(`{"volumeId":"${volume.id}"`)) ?? "";
+  const data = lines.filter((line) => line.startsWith("data "))[at] ?? "";
   return {
-    sessions: all("session"),
-    places: all("place").map((text, at) => placeSeen(text, own, at === 0)),
+    sessions: ofOwn("state"),
+    places: [volume.stagingPath, ...pods.map((pod) => volume.targetPath(pod))].map((path, place) => {
+      const info = lines.find((line) => line.startsWith(`path ${path} `))?.slice(`path ${path} `.length) ?? "";
+      const mounts = lines.map((line) => line.split(" ")).filter(([, , , , target]) => target === path);
+      return placeSeen(info, mounts.map(([, , number, , , options]) => `${number} ${options}`), own, place === 0);
+    }),
     record: recordSeen(volume, record, own),
-    data: all("data")[0] ?? "",
+    data: data.slice("data ".length).trim(),
   };
 }
 
-function placeSeen(text: string, own: string, isStaging: boolean): string {
-  const [info = "", ...mounts] = text.split(" ");
-  if (mounts.length === 1 && mounts[0]?.startsWith(`mount:${own}:rw`)) return "own mount";
-  if (mounts.length > 0) return text;
+function placeSeen(info: string, mounts: readonly string[], own: string, isStaging: boolean): string {
+  if (mounts.length === 1 && mounts[0]?.startsWith(`${own} rw`)) return "own mount";
+  if (mounts.length > 0) return mounts.join(", ");
   // The kubelet's folder is there, or not.
   if (isStaging && ["", "directory,0:0"].includes(info)) return "no mount";
-  return info === "" ? "nothing" : info === `blockspecialfile,${own}` ? "own node" : info;
+  return info === "" ? "nothing" : info === `block special file,${own}` ? "own node" : info;
 }
 
 function recordSeen(volume: MachineVolume, text: string, own: string): string {
