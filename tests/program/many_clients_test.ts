@@ -5,10 +5,11 @@ import { startController } from "../lab/driver.ts";
 import { labFolder } from "../lab/folder.ts";
 import { startProcess } from "../lab/process.ts";
 
-Deno.test({
+/** Deno 2.9.6's HTTP/2 server crashes in many such runs: until that is mended this is for --soak. */
+const soaking = Deno.env.get("RDS_CSI_SOAK") ? Deno.test : () => {};
+
+soaking({
   name: "the controller outlives many clients that end their connections at once",
-  // Deno 2.9.6's HTTP/2 server crashes in some four of nine such runs; until that is mended it is for --soak.
-  ignore: !Deno.env.get("RDS_CSI_SOAK"),
   async fn() {
     await using folder = await labFolder("many");
     await using simulator = await startProcess({
