@@ -10,6 +10,9 @@ import {
 import * as grpc from "@grpc/grpc-js";
 import { Buffer } from "node:buffer";
 import { Cancelled } from "../runtime/errors.ts";
+import { destroySessionsOutsideOfCallbacks } from "./http2.ts";
+
+destroySessionsOutsideOfCallbacks();
 
 /** The calls of a service, each from a complete request to an answer. */
 export type Client<S extends DescService> = {
