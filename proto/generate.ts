@@ -1,10 +1,12 @@
 /**
- * Makes `proto/gen/csi_pb.ts` from `proto/csi.proto`, with Debian's protoc and the pinned generator of protobuf-es.
+ * Makes `proto/gen` from the files in `proto`, with Debian's protoc and the pinned generator of protobuf-es.
  * @module
  */
 import { Commands } from "../src/runtime/command.ts";
 
 const GENERATOR = "npm:@bufbuild/protoc-gen-es@2.17.0";
+/** What code is generated from. */
+const sources = ["csi.proto", "plugin_registration.proto"];
 const source = new URL(".", import.meta.url).pathname;
 
 /**
@@ -23,7 +25,7 @@ export async function generate(folder: string): Promise<void> {
       `--proto_path=${source}`,
       `--es_out=${folder}`,
       "--es_opt=target=ts,import_extension=ts",
-      "csi.proto",
+      ...sources,
     ], { deadline: 120_000 });
     if (code !== 0) throw new Error(`protoc failed: ${stderr}`);
   } finally {

@@ -30,8 +30,8 @@ export interface Setting<T> {
   /** Environment variable, read where the flag is not given. */
   env: string;
   help: string;
-  /** For whom it is meant; all modes when empty. */
-  modes: readonly Mode[];
+  /** For whom it is meant; all modes when empty. `command`: for commands alone. */
+  modes: readonly (Mode | "command")[];
   /** Its text when nothing is given; undefined where there is none. */
   default: string | undefined;
   /** Modes that do not start without it. */
@@ -54,6 +54,7 @@ const controller = { modes: ["controller"] } as const;
 const node = { modes: ["node"] } as const;
 const simulator = { modes: ["simulator"] } as const;
 const driver = { modes: ["controller", "node"] } as const;
+const command = { modes: ["command"] } as const;
 
 /** Every setting there is. Help, reference page and checks come from this table. */
 export const settings = {
@@ -149,6 +150,17 @@ export const settings = {
     duration,
     "After so long without a sign of the replica that looks after migrations and orphans, another one does.",
     { ...controller, default: "15s" },
+  ),
+  startupTaint: setting(
+    "startup-taint",
+    optional(
+      name(
+        /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/,
+        "rds.csi.srvlab.io/agent-not-ready",
+      ),
+    ),
+    "Key of a taint that is taken off a node once the driver is registered there, for clusters whose nodes join with it; empty: none.",
+    { ...controller, default: "rds.csi.srvlab.io/agent-not-ready" },
   ),
   fence: setting(
     "fence",
@@ -340,6 +352,12 @@ export const settings = {
     ...node,
     default: "/var/lib/kubelet",
   }),
+  registrationDir: setting(
+    "registration-dir",
+    optional(absolute),
+    "The kubelet's folder for sockets of plugins (its --root-dir and /plugins_registry), to register there by itself; empty: something else does.",
+    { ...node, default: "" },
+  ),
   watchInterval: setting(
     "watch-interval",
     duration,
@@ -438,5 +456,30 @@ export const settings = {
       ...simulator,
       default: "",
     },
+  ),
+
+  output: setting("output", oneOf("text", "json"), "A report for people, or as one JSON object.", {
+    ...command,
+    default: "text",
+  }),
+  file: setting("file", text, "File that the archive is written to; it must not be there yet. - is standard output.", {
+    ...command,
+    default: "-",
+  }),
+  yesMakeAScratchDisk: setting(
+    "yes-make-a-scratch-disk",
+    truth,
+    "The word without which the probe does nothing: it makes a disk on RouterOS, changes it and removes it.",
+    { ...command, default: "false", isSwitch: true },
+  ),
+  scratchSize: setting("scratch-size", bytes, "Bytes of the probe's scratch disk; it is grown by as much.", {
+    ...command,
+    default: "64M",
+  }),
+  nvmeAddress: setting(
+    "nvme-address",
+    optional(address),
+    "Address of RouterOS' NVMe/TCP exports, by default that of its SSH server: the probe connects there, with its scratch disk alone.",
+    { ...command, default: "" },
   ),
 } as const;

@@ -11,6 +11,7 @@ import { connectKube } from "./kube/connect.ts";
 import { Events } from "./kube/events.ts";
 import { Lease } from "./kube/lease.ts";
 import { type PvObject, pvPath } from "./kube/objects.ts";
+import { StartupTaint } from "./kube/startup_taint.ts";
 import { Deadline, pause } from "./runtime/deadline.ts";
 import { messageOf, Unreachable } from "./runtime/errors.ts";
 import { log } from "./runtime/log.ts";
@@ -93,6 +94,8 @@ export async function startKubernetes(
   const lease = leaseOf(config, kube);
   const lifetime = config.resetLifetime;
   const resets = new Resets({ view, annotations: new Annotations(kube), lifetime, now: monotonic });
+  const { startupTaint: key } = config;
+  const taint = key === undefined ? undefined : new StartupTaint({ kube, driver, key });
   const orphans = orphansOf(config, { kube, volumes, metrics, events, clusterId, view, signal: ending.signal });
   metrics.observe({
     attachmentsAttached: () => view.count().attached,
@@ -109,7 +112,7 @@ export async function startKubernetes(
       const look = (signal: AbortSignal) => orphans?.check(signal) ?? Promise.resolve();
       const work = async (signal: AbortSignal) => {
         const looking = repeat(config.orphanCheckInterval, look, signal);
-        await Promise.all([migrations.lead(signal), resets.lead(signal), looking]);
+        await Promise.all([migrations.lead(signal), resets.lead(signal), taint?.lead(signal), looking]);
       };
       leading = lease.leading(work, ending.signal);
     },

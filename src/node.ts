@@ -2,6 +2,7 @@ import { Identity, Node } from "../proto/gen/csi_pb.ts";
 import type { Config } from "./config_read.ts";
 import { identityService } from "./csi/identity.ts";
 import { nodeService } from "./csi/node.ts";
+import { type KubeletRegistration, registerWithKubelet } from "./csi/registration.ts";
 import { CsiServer } from "./csi/server.ts";
 import type { Kube } from "./kube/client.ts";
 import { connectKube } from "./kube/connect.ts";
@@ -46,7 +47,12 @@ export async function startNode(config: Config, version: string): Promise<{ stop
   const { driverName: name, expansion, nodeId, maxVolumesPerNode } = config;
   server.add(Identity, identityService({ name, version, expansion, ready: () => ready }));
   server.add(Node, nodeService(parts, { nodeId, maxVolumesPerNode }));
-  const http = serveHttp({ ...config.metricsAddress, metrics, ready: () => ready });
+  let registration: KubeletRegistration | undefined;
+  const http = serveHttp({
+    ...config.metricsAddress,
+    metrics,
+    ready: () => ready && (registration?.accepted ?? true),
+  });
   started.defer(() => http.close());
   metrics.observe({ commandsRunning: () => commands.running, commandsStuck: () => commands.stuck });
   if (kubernetes) started.defer(kubernetes.follow(parts));
@@ -59,6 +65,11 @@ export async function startNode(config: Config, version: string): Promise<{ stop
     await Promise.all([server.stop(config.shutdownGrace), watcher.close()]);
   });
   ready = true;
+  const { registrationDir: folder, endpoint } = config;
+  if (folder !== undefined) {
+    registration = await registerWithKubelet({ folder, driverName: name, endpoint, metrics });
+    started.defer(() => registration?.close());
+  }
   log.info("the node serves", { socket: config.endpoint, metricsPort: http.port, nodeId });
   const all = started.move();
   return { stop: () => all.disposeAsync() };

@@ -29,3 +29,7 @@ export function attachmentPath(name = ""): string {
 export function nodePath(name: string): string {
   return `/api/v1/nodes/${encodeURIComponent(name)}`;
 }
+
+export function csiNodePath(): string {
+  return "/apis/storage.k8s.io/v1/csinodes";
+}

@@ -39,6 +39,11 @@ export class NodeMetrics extends Metrics {
     "status",
   ]);
   readonly breakerOpened = this.counter("circuit_breaker_opened_total", "Circuit breakers that opened.", []);
+  readonly registered = this.gauge(
+    "kubelet_registered",
+    "1 while the kubelet has the driver on its list, else 0; absent when the driver does not register itself.",
+    [],
+  );
   readonly hostNqnDuplicate = this.gauge(
     "host_nqn_duplicate",
     "1 while another living node of the cluster connects with this node's host NQN, else 0.",
@@ -52,6 +57,6 @@ export class NodeMetrics extends Metrics {
   constructor(version: string) {
     super(version);
     // Absent until somebody has looked: a 0 would say that there are none.
-    for (const gauge of [this.connectionsActive, this.hostNqnDuplicate]) gauge.remove();
+    for (const gauge of [this.connectionsActive, this.registered, this.hostNqnDuplicate]) gauge.remove();
   }
 }

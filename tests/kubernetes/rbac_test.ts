@@ -115,6 +115,14 @@ scenario("an ordinary life of the driver: none of its requests is forbidden", as
   const reset = "rds.csi.srvlab.io/reset-circuit-breaker";
   await kube.patch(objects.persistentVolumes, { name }, { metadata: { annotations: { [reset]: "true" } } });
   await kube.until(objects.persistentVolumes, { name }, ({ metadata }) => metadata.annotations?.[reset] === undefined);
+  const taint = { key: "rds.csi.srvlab.io/agent-not-ready", effect: "NoExecute" };
+  await kube.patch(objects.nodes, { name: "node-a" }, { spec: { taints: [taint] } });
+  await kube.patch(objects.csiNodes, { name: "node-a" }, { metadata: { annotations: { registered: "again" } } });
+  await kube.until(
+    objects.nodes,
+    { name: "node-a" },
+    ({ spec }) => !spec?.taints?.some(({ key }) => key === taint.key),
+  );
   await setReady(cluster, "node-a", false);
   await detach(cluster, "life-a");
   await attached(cluster, "life-b");

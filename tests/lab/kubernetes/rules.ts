@@ -10,7 +10,7 @@ export const clusterRules: readonly Rule[] = [
   rule("", "persistentvolumeclaims", "list watch"),
   rule("", "persistentvolumeclaims/status", "patch"),
   rule("", "events", "create patch"),
-  rule("", "nodes", "get"),
+  rule("", "nodes", "get patch"),
   rule("", "pods", "list"),
   // The cluster's own id is that of this namespace.
   { ...rule("", "namespaces", "get"), resourceNames: ["kube-system"] },
