@@ -4,7 +4,7 @@
  */
 import manifest from "./deno.json" with { type: "json" };
 import { settings } from "./src/config.ts";
-import { helpText } from "./src/config_help.ts";
+import { commandHelp, helpText } from "./src/config_help.ts";
 import { readConfig, type Request } from "./src/config_read.ts";
 import { dropPermissions } from "./src/permissions.ts";
 import { messageOf } from "./src/runtime/errors.ts";
@@ -17,6 +17,7 @@ interface Running {
 }
 
 type Run = Request & { kind: "run" };
+type Perform = Request & { kind: "command" };
 
 /** Each mode loads its own parts only: what is not imported costs neither memory nor start-up time. */
 async function start({ mode, config }: Run): Promise<Running> {
@@ -67,11 +68,35 @@ async function run(request: Run): Promise<number> {
   }
 }
 
+/** Does what was asked for once. Like modes, each loads its own parts only. @returns the exit status */
+async function perform({ command, config, problems }: Perform): Promise<number> {
+  const level = config.logLevel;
+  // The report of a diagnosis says all that there is to say.
+  if (command === "prestop" || level === "DEBUG") setupLog({ level, format: config.logFormat });
+  try {
+    if (command === "prestop") {
+      for (const problem of problems) log.warn(problem);
+      return await (await import("./src/prestop.ts")).prestop(config);
+    }
+    const { diagnose } = await import("./src/diagnose/diagnose.ts");
+    const ending = new AbortController();
+    ended().then((signal) => ending.abort(new Error(`interrupted by ${signal}`)));
+    return await diagnose(command, config, { version: manifest.version, problems, signal: ending.signal });
+  } catch (error) {
+    print(`rds-csi ${command}: ${messageOf(error)}\n`, Deno.stderr);
+    return 2;
+  }
+}
+
 async function main(args: readonly string[]): Promise<number> {
   const request = readConfig(args, environment());
   switch (request.kind) {
     case "help":
-      print(helpText(manifest.version));
+      print(
+        request.command
+          ? commandHelp(request.command, { version: manifest.version, more: [] })
+          : helpText(manifest.version),
+      );
       return 0;
     case "version":
       print(`rds-csi ${manifest.version}\n`);
@@ -79,6 +104,8 @@ async function main(args: readonly string[]): Promise<number> {
     case "wrong":
       for (const problem of request.problems) print(`rds-csi: ${problem}\n`, Deno.stderr);
       return 2;
+    case "command":
+      return await perform(request);
     case "run":
       return await run(request);
   }

@@ -1,4 +1,5 @@
 import { modes, type Setting, settings } from "./config.ts";
+import { type Command, type CommandName, commands } from "./config_commands.ts";
 import { withoutEffect } from "./config_read.ts";
 
 const all: readonly Setting<unknown>[] = Object.values(settings);
@@ -10,6 +11,7 @@ const sections = [
     title: mode[0]?.toUpperCase() + mode.slice(1),
     of: (setting: Setting<unknown>) => setting.modes.length === 1 && setting.modes.includes(mode),
   })),
+  { title: "Commands", of: (setting: Setting<unknown>) => setting.modes.includes("command") },
 ];
 
 /** The text of `--help`. */
@@ -21,6 +23,7 @@ export function helpText(version: string): string {
     "  rds-csi --mode=node --node-id=$NODE_NAME …           CSI node",
     "  rds-csi --mode=simulator …                           a RouterOS to try it with, without hardware",
     "  rds-csi --help | --version",
+    ...Object.keys(commands).map((name) => `  rds-csi ${name} [--help]`),
   ];
   for (const { title, of } of sections) {
     lines.push("", `${title}:`);
@@ -34,9 +37,21 @@ export function helpText(version: string): string {
   return lines.join("\n") + "\n";
 }
 
-function helpLines(setting: Setting<unknown>): string[] {
+/** The text of `<command> --help`. @param more what it does in particular, a line each */
+export function commandHelp(
+  name: CommandName,
+  { version, more }: { version: string; more: readonly string[] },
+): string {
+  const { about, settings: used, required }: Command = commands[name];
+  const lines = [`rds-csi ${version}`, "", `  rds-csi ${name} [settings]`, "", ...about, ...more, "", "Settings:"];
+  for (const each of used) lines.push(...helpLines(settings[each], required.includes(each)));
+  lines.push("", "All other settings are taken and left alone.");
+  return lines.join("\n") + "\n";
+}
+
+function helpLines(setting: Setting<unknown>, isRequired = setting.required.length > 0): string[] {
   const notes = [
-    setting.required.length > 0 ? "required" : "",
+    isRequired ? "required" : "",
     setting.default ? `default ${setting.default}` : "",
     setting.env,
   ].filter((note) => note !== "").join(", ");

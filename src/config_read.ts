@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
 import { type Mode, modes, type Setting, settings } from "./config.ts";
+import { type CommandName, commandNamed, commands } from "./config_commands.ts";
 import { messageOf } from "./runtime/errors.ts";
 
 type Table = typeof settings;
@@ -9,9 +10,11 @@ export type Config = { [K in Name]: ReturnType<Table[K]["parse"]> };
 
 /** What a command line asks for. */
 export type Request =
-  | { kind: "help" }
+  | { kind: "help"; command: CommandName | undefined }
   | { kind: "version" }
   | { kind: "run"; mode: Mode; config: Config; warnings: string[] }
+  /** `problems`: settings of the environment that are wrong; their defaults are in the config. */
+  | { kind: "command"; command: CommandName; config: Config; problems: string[] }
   | { kind: "wrong"; problems: string[] };
 
 /** Flags of the Go driver that have no effect here, and why. Given, each is warned of once. */
@@ -26,10 +29,13 @@ export const withoutEffect: Readonly<Record<string, string>> = {
 
 /** Reads flags (`--flag value`, `--flag=value`, also with one dash), then environment variables, then defaults. */
 export function readConfig(args: readonly string[], env: Readonly<Record<string, string>>): Request {
-  const { given, unknown } = readFlags(args);
-  if (given.has("help") || given.has("h")) return { kind: "help" };
+  const { given, unknown, words } = readFlags(args);
+  const command = commandNamed(words);
+  if (given.has("help") || given.has("h")) return { kind: "help", command };
   if (given.has("version")) return { kind: "version" };
-  const problems = unknown.map((flag) => `${flag} is unknown: '--help' lists what there is`);
+  const strange = command ? unknown : [...unknown, ...(words.length > 0 ? [`'${words.join(" ")}'`] : [])];
+  const problems = strange.map((flag) => `${flag} is unknown: '--help' lists what there is`);
+  if (command) return readCommand(command, { given, env, problems });
   const named = modesNamed(given, env);
   const mode = modes.find((mode) => named.length === 1 && named[0] === mode);
   if (!mode) {
@@ -48,6 +54,29 @@ export function readConfig(args: readonly string[], env: Readonly<Record<string,
   return { kind: "run", mode, config: { ...config, mode } as Config, warnings };
 }
 
+/** A command goes on where a mode does not start: what is wrong in the environment may be what somebody looks for. */
+function readCommand(
+  command: CommandName,
+  from: { given: ReadonlyMap<string, string>; env: Readonly<Record<string, string>>; problems: string[] },
+): Request {
+  const { problems: wrong } = from;
+  const problems: string[] = [];
+  const { settings: used, required }: { settings: readonly Name[]; required: readonly Name[] } = commands[command];
+  const config: Record<string, unknown> = {};
+  for (const [name, setting] of Object.entries(settings) as [Name, Setting<unknown>][]) {
+    const isUsed = used.includes(name);
+    const value = readOne(setting, { ...from, mode: undefined });
+    if (typeof value === "object" && value !== null && "problem" in value) {
+      if (isUsed) (from.given.has(setting.flag) ? wrong : problems).push(value.problem as string);
+      config[name] = setting.default === undefined ? undefined : setting.parse(setting.default);
+    } else config[name] = value;
+    if (!isUsed || !required.includes(name) || config[name] !== undefined) continue;
+    wrong.push(`--${setting.flag} (or ${setting.env}) is required with '${command}'. ${setting.help}`);
+  }
+  if (wrong.length > 0) return { kind: "wrong", problems: [...wrong, ...problems] };
+  return { kind: "command", command, config: config as Config, problems };
+}
+
 /** Switches that are in no table: what is asked of the program, and the Go driver's. */
 const oldSwitches = [
   "help",
@@ -59,7 +88,7 @@ const oldSwitches = [
   "orphan-dry-run",
 ];
 
-function readFlags(args: readonly string[]): { given: Map<string, string>; unknown: string[] } {
+function readFlags(args: readonly string[]): { given: Map<string, string>; unknown: string[]; words: string[] } {
   const switches = new Set(oldSwitches);
   for (const setting of Object.values(settings)) if (setting.isSwitch) switches.add(setting.flag);
   const strings = [...Object.values(settings).map((setting) => setting.flag), ...Object.keys(withoutEffect)]
@@ -72,13 +101,14 @@ function readFlags(args: readonly string[]): { given: Map<string, string>; unkno
   const { tokens } = parseArgs({ args: twoDashes, options, strict: false, tokens: true, allowPositionals: true });
   const given = new Map<string, string>();
   const unknown: string[] = [];
+  const words: string[] = [];
   for (const token of tokens) {
-    if (token.kind === "positional") unknown.push(`'${token.value}'`);
+    if (token.kind === "positional") words.push(token.value);
     else if (token.kind === "option" && Object.hasOwn(options, token.name)) {
       given.set(token.name, token.value ?? (switches.has(token.name) ? "true" : ""));
     } else if (token.kind === "option") unknown.push(`--${token.name}`);
   }
-  return { given, unknown };
+  return { given, unknown, words };
 }
 
 /** The Go driver's manifests say `-controller` or `-node` instead of a mode. */

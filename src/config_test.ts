@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { helpText } from "./config_help.ts";
+import { type CommandName, commands } from "./config_commands.ts";
+import { commandHelp, helpText } from "./config_help.ts";
 import { settings } from "./config.ts";
 import { readConfig, type Request, withoutEffect } from "./config_read.ts";
 
@@ -123,4 +124,39 @@ Deno.test("helpText() names every setting with its default and environment varia
 Deno.test("readConfig() answers --help and --version whatever else is wrong", () => {
   assertEquals(readConfig(["--nonsense", "--help"], {}).kind, "help");
   assertEquals(readConfig(["--version"], {}).kind, "version");
+});
+
+function asked(args: string[], more: Record<string, string> = {}): Request & { kind: "command" } {
+  const request = readConfig(args, { ...env, ...more });
+  assert(request.kind === "command", problems(request).join("\n"));
+  return request;
+}
+
+Deno.test("readConfig() finds the command that words name, with settings from the same table", () => {
+  const { command, config } = asked(["diagnose", "controller", "--output=json", "--rds-port", "2222"], {
+    RDS_CSI_RDS_ADDRESS: "10.0.0.1",
+  });
+  assertEquals(command, "diagnose controller");
+  assertEquals([config.output, config.rdsAddress, config.rdsPort], ["json", "10.0.0.1", 2222]);
+  assertEquals(asked(["--node-id=n1", "prestop"]).command, "prestop");
+});
+
+Deno.test("readConfig() lets a command go on with what is wrong in the environment, and tells it; a wrong flag ends it", () => {
+  const wrong = { CSI_MANAGED_NQN_PREFIX: "nonsense", RDS_CSI_RDS_PORT: "x", RDS_CSI_PROC_ROOT: "proc" };
+  const { config, problems: told } = asked(["diagnose", "--mode=node"], wrong);
+  assertEquals(config.managedNqnPrefix as string | undefined, undefined);
+  assertEquals(config.procRoot, "/host/proc");
+  assertEquals(told.length, 2, "the port is none of its settings");
+  assertMatch(problems(readConfig(["diagnose", "--proc-root=proc"], env)).join(), /^--proc-root='proc' is wrong/);
+  assertMatch(problems(readConfig(["diagnose", "--nonsense"], env)).join(), /^--nonsense is unknown/);
+  assertMatch(problems(readConfig(["prestop"], env)).join(), /^--node-id .*required with 'prestop'/);
+  assertMatch(problems(readConfig(["diagnose", "everything"], env)).join(), /^'diagnose everything' is unknown/);
+});
+
+Deno.test("commandHelp() names every setting that the command reads", () => {
+  for (const [name, { settings: used }] of Object.entries(commands)) {
+    const help = commandHelp(name as CommandName, { version: "1.0.0", more: [] });
+    for (const each of used) assertStringIncludes(help, `--${settings[each].flag}\n`);
+    assertEquals(readConfig([...name.split(" "), "--help"], {}), { kind: "help", command: name as CommandName });
+  }
 });
