@@ -15,6 +15,9 @@ import { tracesOf } from "./uses.ts";
 /** Milliseconds between the two looks that must both show that nobody needs a session. */
 export const betweenLooks = 30_000;
 
+/** Milliseconds between two questions to Kubernetes while the storage server is away and all sessions are needed. */
+const longestPause = 300_000;
+
 export interface CleaningOptions {
   guard: Guard;
   signal?: AbortSignal | undefined;
@@ -35,8 +38,13 @@ export class Cleaning {
   #found: { sessions: Set<string>; unstaging: Set<string> } | undefined;
   /** When a session was first seen to be needed by nobody, by NQN. */
   readonly #since = new Map<string, number>();
-  /** When Kubernetes last answered. All nodes ask when the server is away: not more often than there is something to decide. */
-  #answered = -Infinity;
+  /** Connected again in the background, and not seen since. */
+  readonly #mended = new Set<string>();
+  /**
+   * The last question to Kubernetes, answered or not, and how long after it the next one comes while no session is live. In
+   * an outage of the storage server all nodes ask, and each for all attachments of the cluster.
+   */
+  #asked = { at: -Infinity, pause: betweenLooks, about: "" };
   readonly #strangers = new Set<string>();
   /** What was last logged, by what it is about: a failure that lasts is not logged each time. */
   readonly #said = new Map<string, string>();
@@ -49,6 +57,11 @@ export class Cleaning {
   /** Sessions found at the start that Kubernetes has not attached here and that are used all the same: they are left alone. */
   get strangers(): number {
     return this.#strangers.size;
+  }
+
+  /** A session that was connected again in the background is judged as those found at the start: nobody may need it by now. */
+  judgeAlso(nqn: string): void {
+    this.#mended.add(nqn);
   }
 
   /**
@@ -66,9 +79,11 @@ export class Cleaning {
       await this.#trying(volumeId, () => this.#finish(volumeId));
     }
     const { sessions: found } = this.#found;
+    for (const nqn of this.#mended) if (here.has(nqn) && this.#mended.delete(nqn)) found.add(nqn);
     const suspects = sessions.filter(({ nqn, live }) => !live || found.has(nqn));
     for (const { nqn } of sessions) if (!suspects.some((suspect) => suspect.nqn === nqn)) this.#since.delete(nqn);
-    if (suspects.length > 0) await this.#trying("attachments", () => this.#judge(suspects, now));
+    const outage = sessions.every(({ live }) => !live);
+    if (suspects.length > 0) await this.#trying("attachments", () => this.#judge({ suspects, outage }, now));
   }
 
   /** Unstages what was being unstaged when the agent ended, or is left of what was let go. */
@@ -83,11 +98,19 @@ export class Cleaning {
     this.#found?.unstaging.delete(volumeId);
   }
 
-  async #judge(suspects: readonly ManagedSession[], now: number): Promise<void> {
+  async #judge(
+    { suspects, outage }: { suspects: readonly ManagedSession[]; outage: boolean },
+    now: number,
+  ): Promise<void> {
     const { cluster } = this.#parts;
-    if (!cluster || now - this.#answered < betweenLooks) return;
+    const about = outage ? suspects.map(({ nqn }) => nqn).sort().join(" ") : "";
+    const pause = about === this.#asked.about ? this.#asked.pause : betweenLooks;
+    if (!cluster || now - this.#asked.at < pause) return;
+    this.#asked = { at: now, pause, about };
     const attachments = await cluster.attachmentsHere({ signal: this.#options.signal });
-    this.#answered = now;
+    // While the server is away nothing can be seen to change but this answer; a live session says that it is there.
+    const allNeeded = suspects.every((session) => isNeeded(session, attachments));
+    this.#asked.pause = outage && allNeeded ? Math.min(longestPause, 2 * pause) : betweenLooks;
     for (const session of suspects) {
       const { nqn } = session;
       if (isNeeded(session, attachments)) {

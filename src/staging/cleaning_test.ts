@@ -294,7 +294,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Cleaning asks Kubernetes nothing while all sessions are live and judged",
+  name: "Cleaning asks Kubernetes nothing while all sessions are live and judged, and after a failure not at each look",
   ignore,
   async fn() {
     await using here = await restarted();
@@ -308,9 +308,67 @@ Deno.test({
     for (const now of [1, betweenLooks, 2 * betweenLooks]) await at(now);
     assertEquals(asked, 0);
     await node.setState(volume, "connecting");
-    await at(3 * betweenLooks);
+    for (const now of [0, 1, betweenLooks - 1]) await at(3 * betweenLooks + now);
     assertEquals(asked, 1);
     await node.setState(volume, "live");
+  },
+});
+
+const hour = 3_600_000;
+
+/** Seconds from one question to the next while the node looks every 15 s for an hour. */
+async function pausesOf(here: Awaited<ReturnType<typeof restarted>>, from = 0): Promise<number[]> {
+  const { cluster, at } = here;
+  const asked: number[] = [];
+  const { attachmentsHere } = cluster;
+  for (let now = from; now < from + hour; now += 15_000) {
+    cluster.attachmentsHere = () => {
+      asked.push(now);
+      return attachmentsHere.call(cluster);
+    };
+    await at(now);
+  }
+  cluster.attachmentsHere = attachmentsHere;
+  return asked.slice(1).map((time, index) => (time - (asked[index] ?? 0)) / 1000);
+}
+
+Deno.test({
+  name: "Cleaning asks less and less often during an outage of the storage server, at last every five minutes",
+  ignore,
+  async fn() {
+    await using here = await restarted();
+    const { node, cluster } = here;
+    for (const volume of [await node.volume("ext4"), await node.volume("block")]) {
+      await stage(node.parts, volume);
+      cluster.attach(volume, node.nqn(volume));
+      await node.setState(volume, "connecting");
+    }
+    const pauses = await pausesOf(here);
+    assertEquals(pauses, [60, 120, 240, ...Array(pauses.length - 3).fill(300)]);
+    cluster.failure = new Unreachable("away, too");
+    assertEquals(new Set(await pausesOf(here, hour)), new Set([300]));
+  },
+});
+
+Deno.test({
+  name: "Cleaning asks every 30 s while the server serves another volume, and soon when what is dead changes",
+  ignore,
+  async fn() {
+    await using here = await restarted();
+    const { node, cluster, at } = here;
+    const [fenced, live, late] = [await node.volume("ext4"), await node.volume("ext4"), await node.volume("ext4")];
+    for (const volume of [fenced, live, late]) {
+      await stage(node.parts, volume);
+      cluster.attach(volume, node.nqn(volume));
+    }
+    await node.setState(fenced, "connecting");
+    assertEquals(new Set(await pausesOf(here)), new Set([30]));
+    for (const volume of [live, late]) await node.setState(volume, "connecting");
+    await pausesOf(here, hour);
+    await node.nvme("disconnect", "-n", node.nqn(late));
+    cluster.detach(fenced);
+    for (const now of [1, betweenLooks + 1]) await at(2 * hour + now);
+    assertEquals([await node.sessions(fenced), await node.sessions(live)], [0, 1]);
   },
 });
 
