@@ -11,6 +11,8 @@ export type Guard = <T>(volumeId: string, what: string, work: () => Promise<T>) 
 export interface MendingOptions {
   guard: Guard;
   metrics: Pick<NodeMetrics, "staleRecoveries">;
+  /** Is told the NQN of a session that was connected again. */
+  connected?: (nqn: string) => void;
   signal?: AbortSignal | undefined;
 }
 
@@ -59,9 +61,9 @@ export class Mending {
   }
 
   async #mend(volumeId: string, attempts: Attempts, now: number): Promise<void> {
-    const { guard, metrics, signal } = this.#options;
+    const { guard, metrics, connected, signal } = this.#options;
     try {
-      const done = await guard(volumeId, "recovery", () => mend(this.#parts, volumeId, { signal }));
+      const done = await guard(volumeId, "recovery", () => mend(this.#parts, volumeId, { connected, signal }));
       attempts.failures = 0;
       delete attempts.told;
       if (done === undefined) {
@@ -72,8 +74,10 @@ export class Mending {
       log.info("a volume is recovered", { volumeId, done });
       await this.#tell(volumeId, "VolumeRecovered", done);
     } catch (error) {
-      // Somebody works on it or uses it: that was told, and is looked at again next time.
-      if (error instanceof Busy || error instanceof InUse || error instanceof Cancelled || signal?.aborted) return;
+      // Pods have what is stale: that was told. Each attempt takes the guard, and a call that comes then is refused.
+      if (error instanceof InUse) attempts.notBefore = now + pauseAfterNothing;
+      // Somebody else works on it.
+      if (error instanceof InUse || error instanceof Busy || error instanceof Cancelled || signal?.aborted) return;
       metrics.staleRecoveries.inc({ status: "failure" });
       attempts.notBefore = now + Math.min(longestPause, firstPause * 2 ** attempts.failures++);
       log.warn("a volume is not recovered: it is tried again", { volumeId, failures: attempts.failures, error });

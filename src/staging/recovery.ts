@@ -15,13 +15,14 @@ import { type Cancellable, connectVolume, isAttachedAs, requireSame } from "./vo
  * Mends in the background what can be mended without touching what a pod uses: connects a session again that the kernel
  * has given up, mounts the staging path anew when its device is gone, renews the noted number of a block volume. To be
  * called under the volume's guard: all is looked at anew.
+ * @param options.connected is told the NQN of the session, once it is connected again
  * @returns what was done; undefined: nothing was to be done, or nothing may be
  * @throws {InUse} when pods have the mount of the device that is gone
  */
 export async function mend(
   parts: StagingParts,
   volumeId: string,
-  options: Cancellable = {},
+  options: { connected?: ((nqn: string) => void) | undefined } & Cancellable = {},
 ): Promise<string | undefined> {
   const record = await parts.records.read(volumeId);
   if (!record || record.unstaging || record.rebooted || record.mkfs !== undefined) return undefined;
@@ -29,6 +30,7 @@ export async function mend(
   if (sessions.some(({ nqn, live }) => nqn !== record.nqn || !live)) return undefined;
   const connected = sessions.length === 0 ? await reconnected(parts, record, options) : undefined;
   if (sessions.length === 0 && !connected) return undefined;
+  if (connected) options.connected?.(record.nqn);
   const device = connected ?? await parts.sessions.device(record.nqn, options);
   if (device.size < (record.size ?? 0)) {
     throw new Unreachable(

@@ -55,7 +55,7 @@ export class Watcher {
     this.#parts = parts;
     this.#options = options;
     this.#cleaning = new Cleaning(parts, options);
-    this.#mending = new Mending(parts, options);
+    this.#mending = new Mending(parts, { ...options, connected: (nqn) => this.#cleaning.judgeAlso(nqn) });
   }
 
   /**

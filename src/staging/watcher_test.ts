@@ -21,7 +21,11 @@ async function watched() {
   node.parts = { ...node.parts, cluster };
   const metrics = new NodeMetrics("test");
   const lock = new KeyedLock();
-  const guard = <T>(id: string, what: string, work: () => Promise<T>) => lock.run(id, what, work);
+  const guarded: string[] = [];
+  const guard = <T>(id: string, what: string, work: () => Promise<T>) => {
+    guarded.push(what);
+    return lock.run(id, what, work);
+  };
   const watcher = new Watcher(node.parts, { guard, metrics });
   let now = 0;
   const look = async (times = 1) => {
@@ -45,6 +49,7 @@ async function watched() {
     reasons,
     metrics,
     lock,
+    guarded,
     watcher,
     look,
     staged,
@@ -138,7 +143,8 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Watcher only tells of a stale mount that a pod has, once, and mends it when the pod is gone",
+  name:
+    "Watcher only tells of a stale mount that a pod has, once, mends it when the pod is gone, and is in no call's way",
   ignore,
   async fn() {
     await using here = await watched();
@@ -147,7 +153,8 @@ Deno.test({
     cluster.attach(volume, node.nqn(volume));
     const input = await node.up(volume, "pod");
     await here.giveUp(volume);
-    await look(6);
+    await look(6); // 75 s: two attempts, a minute apart.
+    assertEquals(here.guarded, ["recovery", "recovery"]);
     assertEquals(reasons(), ["ConnectionFailure", "StaleMountDetected", "ConnectionRecovery"]);
     assertStringIncludes(cluster.told[1]?.message ?? "", input.targetPath);
     assertEquals([await values(metrics.abnormalVolumes), await values(metrics.staleRecoveries)], [
@@ -155,9 +162,31 @@ Deno.test({
       {},
     ]);
     await unpublish(node.parts, input);
-    await look(2);
+    await look(5);
     assertEquals(reasons().slice(3), ["VolumeRecovered"]);
     assertEquals(await values(metrics.abnormalVolumes), {});
+  },
+});
+
+Deno.test({
+  name: "Watcher has a session cleaned that it connected again when nobody needed it any more",
+  ignore,
+  async fn() {
+    await using here = await watched();
+    const { node, cluster, look } = here;
+    const [left, kept] = [await here.staged(), await here.staged()];
+    await look(); // Both are judged, and needed.
+    for (const volume of [left, kept]) await here.giveUp(volume);
+    const { attachmentsHere } = cluster;
+    cluster.attachmentsHere = async () => {
+      const answer = await attachmentsHere.call(cluster);
+      cluster.detach(left); // Before it is connected.
+      return answer;
+    };
+    await look(2);
+    assertEquals([await node.sessions(left), await node.sessions(kept)], [1, 1]);
+    await look(5);
+    assertEquals([await node.sessions(left), await node.sessions(kept)], [0, 1]);
   },
 });
 
