@@ -1,41 +1,22 @@
+import rbac from "../../../deploy/chart/files/rbac.json" with { type: "json" };
 import type { Rule } from "./objects.ts";
 
-function rule(group: string, resources: string, verbs: string): Rule {
-  return { apiGroups: [group], resources: resources.split(" "), verbs: verbs.split(" ") };
+/** The rules as the API server takes them: the chart keeps beside each what it is for. */
+function rulesOf(rules: readonly (Rule & { why: string })[]): readonly Rule[] {
+  return rules.map(({ why: _, ...rule }) => rule);
 }
 
-/** What the driver's controller and its sidecars may do in the whole cluster: the rules of their ClusterRole. */
-export const clusterRules: readonly Rule[] = [
-  rule("", "persistentvolumes", "get list watch create patch delete"),
-  rule("", "persistentvolumeclaims", "list watch"),
-  rule("", "persistentvolumeclaims/status", "patch"),
-  rule("", "events", "create patch"),
-  rule("", "nodes", "get patch"),
-  rule("", "pods", "list"),
-  // The cluster's own id is that of this namespace.
-  { ...rule("", "namespaces", "get"), resourceNames: ["kube-system"] },
-  rule("storage.k8s.io", "storageclasses csinodes", "list watch"),
-  rule("storage.k8s.io", "volumeattachments", "get list watch patch"),
-  rule("storage.k8s.io", "volumeattachments/status", "patch"),
-];
+/** What the driver's controller and its sidecars may do in the whole cluster: the rules of their ClusterRole in the chart. */
+export const clusterRules: readonly Rule[] = rulesOf(rbac.controller.cluster);
 
 /** What they may do in the namespace that they run in: the rules of their Role. */
-export const namespaceRules: readonly Rule[] = [
-  rule("coordination.k8s.io", "leases", "get create update"),
-];
+export const namespaceRules: readonly Rule[] = rulesOf(rbac.controller.namespace);
 
 /** What the driver's node may do in the whole cluster: the rules of its ClusterRole. It changes nothing but events. */
-export const nodeClusterRules: readonly Rule[] = [
-  rule("", "nodes persistentvolumes", "get"),
-  rule("", "pods", "list"),
-  rule("", "events", "create patch"),
-  rule("storage.k8s.io", "volumeattachments", "list"),
-];
+export const nodeClusterRules: readonly Rule[] = rulesOf(rbac.node.cluster);
 
 /** What it may do in the namespace that it runs in: claim its host NQN. */
-export const nodeNamespaceRules: readonly Rule[] = [
-  rule("coordination.k8s.io", "leases", "get create update"),
-];
+export const nodeNamespaceRules: readonly Rule[] = rulesOf(rbac.node.namespace);
 
 /** The rules cut down to one resource and one verb each, so that each can be taken away by itself. */
 export function singleRules(rules: readonly Rule[]): Rule[] {
