@@ -18,6 +18,7 @@ import type { Cancellable } from "./volume.ts";
  * the kernel fail the I/O that waits, and then unmounted. Live sessions of the volume, and what is mounted of them, are
  * left alone. The record goes when nothing of the volume is left. Whoever calls holds the volume against other operations.
  * @param options.stagingPath where it is not given, the noted one
+ * @param options.leaving a target that is being unpublished, whose mount goes, too
  * @param options.unstaging whether nothing of the volume is needed on this node, whichever rule lets the session go
  * @throws {Unreachable} when a session may be needed, with what to do; or does not end
  * @throws {InUse} when pods that Kubernetes has here, or what was built on the device, need it: nothing was changed
@@ -26,16 +27,21 @@ import type { Cancellable } from "./volume.ts";
 export async function letGo(
   parts: StagingParts,
   volumeId: string,
-  options: { stagingPath?: string; unstaging?: boolean } & Cancellable = {},
+  options: { stagingPath?: string; leaving?: string; unstaging?: boolean } & Cancellable = {},
 ): Promise<void> {
-  const { signal } = options;
+  const { signal, leaving } = options;
   const traces = await tracesOf(parts, volumeId, { signal });
   const dead = traces.sessions.filter((session) => !session.live);
   if (dead.length === 0) return;
   const permissions = await permissionsFor(parts, { record: traces.record, dead }, { signal });
   const stagingPath = options.stagingPath ?? traces.record?.stagingPath;
   const own = only(traces, dead);
-  const { inTheWay, mounts, nodes } = await sorted(parts, own, { stagingPath, permissions }, { signal });
+  const { inTheWay, mounts, nodes } = await sorted(
+    parts,
+    own,
+    { going: [stagingPath, leaving], permissions },
+    { signal },
+  );
   if (inTheWay.length > 0) throw stillUsed(volumeId, dead, inTheWay);
   for (const { target } of mounts) {
     const foreign = (await parts.mounts.all({ signal })).find((mount) => mount.target === target && !own.isOurs(mount));
@@ -101,13 +107,13 @@ function only(traces: Traces, sessions: ManagedSession[]): Traces {
 async function sorted(
   parts: StagingParts,
   traces: Traces,
-  { stagingPath, permissions }: { stagingPath: string | undefined; permissions: ReadonlySet<Permission> },
+  { going, permissions }: { going: readonly (string | undefined)[]; permissions: ReadonlySet<Permission> },
   options: Cancellable,
 ): Promise<{ inTheWay: User[]; mounts: Mount[]; nodes: string[] }> {
-  const staging = stagingPath === undefined ? undefined : await resolved(stagingPath);
+  const places = await Promise.all(going.flatMap((path) => path === undefined ? [] : [resolved(path)]));
   const users = await usersOf(parts, traces, options);
   const pods = await kubeletPods(parts, options);
-  const goes = (user: User) => user.kind === "mount" && user.mount.target === staging || isLeftBehind(user, pods);
+  const goes = (user: User) => user.kind === "mount" && places.includes(user.mount.target) || isLeftBehind(user, pods);
   // An administrator answers for the pods, but what is built on the device would keep it in the kernel.
   const forced = permissions.has("administrator");
   return {

@@ -88,6 +88,31 @@ for (const [way, prepare] of Object.entries(ways)) {
   });
 }
 
+for (const [way, prepare] of Object.entries(ways)) {
+  Deno.test({
+    name: `unpublish() of the last mount of a dead session lets it go when ${way}`,
+    ignore,
+    async fn() {
+      await using node = await TestNode.start();
+      const target = await node.podPath(pod);
+      const { cluster, volume } = await withDead(node, "ext4", target);
+      cluster.pods.add(pod); // It is there until its volumes are not.
+      await run("umount", volume.stagingPath);
+      const input = { volumeId: volume.volumeId, targetPath: target };
+      await assertRejects(() => unpublish(node.parts, input), Unreachable, "is not live");
+      prepare(cluster, volume, node.nqn(volume));
+      node.commands.started.length = 0;
+      await unpublish(node.parts, input);
+      assertEquals([await left(node, volume), await node.mountsAt(target)], [nothing, 0]);
+      assertEquals(orderOf(node, "nvme disconnect", "umount"), ["nvme disconnect", "umount"]);
+      await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
+      await unpublish(node.parts, input);
+      await unstage(node.parts, volume);
+      assertEquals(await left(node, volume), nothing);
+    },
+  });
+}
+
 Deno.test({
   name: "letGo() finds the staging path by itself, takes the mounts of gone pods away, and needs no second call",
   ignore,
