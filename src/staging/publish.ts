@@ -1,13 +1,14 @@
 import { ensureDeviceNode, removeDeviceNode } from "../mounts/device_node.ts";
 import { ensureFolder, removeEmptyFolder } from "../mounts/mount.ts";
-import { infoOf, mountsOf, resolved } from "../mounts/mountinfo.ts";
+import { infoOf, type Mount, mountsOf, resolved } from "../mounts/mountinfo.ts";
 import type { Device } from "../nvme/session.ts";
 import { numbersOf } from "../nvme/sysfs.ts";
 import { blockNumberOf } from "../runtime/device_number.ts";
-import { FailedPrecondition } from "../runtime/errors.ts";
+import { FailedPrecondition, InvalidArgument } from "../runtime/errors.ts";
+import { log } from "../runtime/log.ts";
 import { unmountBoundDevice } from "./bound_device.ts";
-import { notLive } from "./dead_sessions.ts";
 import { kubeletFolderOf, podOf } from "./kubelet_pods.ts";
+import { letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
 import { recover } from "./recovery.ts";
@@ -16,8 +17,11 @@ import {
   atPromisedSize,
   type Cancellable,
   nqnFor,
+  planOf,
+  recordOf,
   requireKeepable,
   requireVolumeId,
+  targetOf,
   type VolumeInput,
 } from "./volume.ts";
 
@@ -43,19 +47,41 @@ export async function publish(parts: StagingParts, input: PublishInput, options:
   const record = await parts.records.read(volumeId);
   await requireKind(parts, capability.kind, { volumeId, device, record, ...options });
   if (input.exclusive) await requireNoOther(parts, input, { device, record }, options);
-  const present = { device, record: record ?? recordOf(input, device) };
-  if (capability.kind === "block") await publishBlock(parts, input, present, options);
-  else await publishFilesystem(parts, input, present, options);
+  if (capability.kind === "block") await publishBlock(parts, input, { device, record }, options);
+  else await publishFilesystem(parts, input, { device, record }, options);
 }
 
 /** A volume as it is here now. */
-interface Present<R = StagingRecord> {
+interface Present {
   device: Device;
-  record: R;
+  record: StagingRecord | undefined;
 }
 
-function recordOf({ volumeId, stagingPath, capability }: PublishInput, { nqn, majorMinor }: Device): StagingRecord {
-  return { volumeId, nqn, kind: capability.kind, majorMinor, stagingPath };
+/**
+ * A record for a volume that was staged and has none: the folder was emptied, or another driver staged it. Without one
+ * nothing would tell, once the kernel gives the session up, whose its mounts are, nor mend them.
+ */
+function recordAnew(
+  parts: StagingParts,
+  input: PublishInput,
+  { device, staged }: { device: Device; staged?: Mount },
+): StagingRecord {
+  const { capability } = input;
+  try {
+    // Read-only may be this target alone, and what is mounted says which filesystem it is.
+    const readOnly = staged?.options.includes("ro") === true;
+    const plan = staged && capability.kind === "filesystem"
+      ? planOf({ ...input, readOnly }, { ...capability, fsType: staged.fsType })
+      : undefined;
+    return recordOf(input, { device, target: targetOf(input, parts), plan });
+  } catch (error) {
+    if (!(error instanceof InvalidArgument)) throw error;
+    log.warn("how a volume was staged is not known in full: it is not mended when its device goes", {
+      volumeId: input.volumeId,
+      error,
+    });
+    return recordOf(input, { device, target: undefined, plan: undefined });
+  }
 }
 
 function notStaged({ volumeId, stagingPath }: PublishInput, why: string): FailedPrecondition {
@@ -68,7 +94,7 @@ function notStaged({ volumeId, stagingPath }: PublishInput, why: string): Failed
 async function publishFilesystem(
   parts: StagingParts,
   input: PublishInput,
-  { device, record }: Present,
+  { device, record: noted }: Present,
   options: Cancellable,
 ) {
   const staged = await parts.mounts.at(input.stagingPath, options);
@@ -76,6 +102,8 @@ async function publishFilesystem(
     const there = staged && `device ${staged.majorMinor} is mounted there and the volume is ${device.majorMinor} now`;
     throw notStaged(input, there ?? "no mount");
   }
+  const record = noted ?? recordAnew(parts, input, { device, staged });
+  if (!noted) await noteAnew(parts, record);
   const { targetPath, readOnly } = input;
   await ensureFolder(targetPath);
   const { readOnlyTarget, ...others } = record;
@@ -87,12 +115,21 @@ async function publishFilesystem(
   if (notes) await parts.records.write(others);
 }
 
+/** It is a hint: what can be published without it is. */
+async function noteAnew(parts: StagingParts, record: StagingRecord): Promise<void> {
+  await parts.records.write(record).catch((error) => {
+    log.warn("a staged volume without a record cannot be noted", { volumeId: record.volumeId, error });
+  });
+}
+
 async function publishBlock(
   parts: StagingParts,
-  { targetPath }: PublishInput,
-  { device, record }: Present,
+  input: PublishInput,
+  { device, record: noted }: Present,
   options: Cancellable,
 ) {
+  const { targetPath } = input;
+  const record = noted ?? recordAnew(parts, input, { device });
   const targets = record.targets ?? [];
   // Noted before it is made: a node that nobody knows of would not keep the volume from being unstaged.
   if (!targets.includes(targetPath)) {
@@ -109,7 +146,7 @@ async function publishBlock(
 async function requireNoOther(
   parts: StagingParts,
   input: PublishInput,
-  { device, record }: Present<StagingRecord | undefined>,
+  { device, record }: Present,
   options: Cancellable,
 ) {
   const own = [await resolved(input.targetPath), await resolved(input.stagingPath)];
@@ -128,7 +165,8 @@ async function requireNoOther(
  * Reverses publish (CSI 1.13 §NodeUnpublishVolume): unmounts what of the volume is at the target, however often it is
  * mounted there, and removes the empty folder or the node. Nothing there is fine; anything else there is left alone.
  * @throws {FailedPrecondition} when what is there is another volume's, or nothing that a driver makes
- * @throws {Unreachable} when it is the last mount of a filesystem whose session is not live: unmounting it would hang
+ * @throws {Unreachable} when it is the last mount of a filesystem whose session is not live, and may be needed: unmounting
+ * it would hang
  */
 export async function unpublish(
   parts: StagingParts,
@@ -137,10 +175,13 @@ export async function unpublish(
 ): Promise<void> {
   requireVolumeId(input.volumeId);
   const { targetPath } = input;
-  const traces = await tracesOf(parts, input.volumeId, options);
+  let traces = await tracesOf(parts, input.volumeId, options);
   const wasBound = await unmountBoundDevice(parts, traces, { path: targetPath, ...options });
   if (!wasBound) {
-    await requireNoHang(parts, traces, { path: targetPath, ...options });
+    if (await wouldHang(parts, traces, { path: targetPath, ...options })) {
+      await letGo(parts, input.volumeId, { leaving: targetPath, ...options });
+      traces = await tracesOf(parts, input.volumeId, options);
+    }
     await parts.mounts.unmount(targetPath, traces.isOurs, options);
   }
   const info = await infoOf(targetPath);
@@ -150,19 +191,19 @@ export async function unpublish(
 }
 
 /** Only when the last mount of a filesystem goes, what is not written yet is written to its device. */
-async function requireNoHang(
+async function wouldHang(
   parts: StagingParts,
   traces: Traces,
   { path, signal }: { path: string } & Cancellable,
-): Promise<void> {
+): Promise<boolean> {
   const target = await resolved(path);
   const mounts = (await parts.mounts.all({ signal })).filter(traces.isOurs);
   for (const { majorMinor } of mounts.filter((mount) => mount.target === target)) {
     if (mounts.some((mount) => mount.majorMinor === majorMinor && mount.target !== target)) continue;
     const session = traces.sessions.find(({ namespaces }) => namespaces.flatMap(numbersOf).includes(majorMinor));
-    if (!session || session.live) continue; // Where the session is gone, I/O fails at once.
-    throw notLive(parts, session, { what: "unmounting the last mount of its filesystem", pv: traces.record?.pv });
+    if (session && !session.live) return true; // Where the session is gone, I/O fails at once.
   }
+  return false;
 }
 
 async function removeNode(

@@ -5,6 +5,8 @@ import { deviceNodeAt } from "../mounts/device_node.ts";
 import { AlreadyExists, FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { publish, unpublish } from "./publish.ts";
 import { stage } from "./stage.ts";
+import type { StagingRecord } from "./records.ts";
+import { mend } from "./recovery.ts";
 import { unstage } from "./unstage.ts";
 
 const ignore = await whyNoStandIn() !== undefined;
@@ -160,6 +162,54 @@ Deno.test({
     await node.parts.records.remove(volume.volumeId);
     await publish(node.parts, node.at(volume, "disk"));
     assertEquals((await node.parts.records.read(volume.volumeId))?.targets, [node.path("disk")]);
+  },
+});
+
+Deno.test({
+  name: "publish() notes a volume anew that lost its record, as it was staged, so that it is mended as before",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volumes = [await node.volume("ext4"), await node.volume("xfs"), await node.volume("block")].map((volume) => {
+      const { capability } = volume;
+      return capability.kind === "block"
+        ? volume
+        : { ...volume, capability: { ...capability, mountOptions: ["noatime"] } };
+    });
+    for (const [index, volume] of volumes.entries()) {
+      await stage(node.parts, volume);
+      const before = await node.parts.records.read(volume.volumeId);
+      await node.parts.records.remove(volume.volumeId);
+      const isBlock = volume.capability.kind === "block";
+      const input = { ...node.at(volume, `pod-${index}`), readOnly: !isBlock };
+      await publish(node.parts, input);
+      const targets = isBlock ? { targets: [input.targetPath] } : {};
+      assertEquals(await node.parts.records.read(volume.volumeId), { ...before as StagingRecord, ...targets });
+      await unpublish(node.parts, input);
+      await node.nvme("disconnect", "-n", node.nqn(volume));
+      assertEquals(await mend(node.parts, volume.volumeId) !== undefined, true);
+      await unstage(node.parts, volume);
+    }
+  },
+});
+
+Deno.test({
+  name: "publish() needs no record of a filesystem: neither room for one nor options that the driver would take itself",
+  ignore,
+  async fn() {
+    await using node = await TestNode.start();
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    const { records } = node.parts;
+    await records.remove(volume.volumeId);
+    const write = records.write.bind(records);
+    records.write = () => Promise.reject(new Error("no space left on device"));
+    await publish(node.parts, node.at(volume, "full"));
+    records.write = write;
+    const capability = { kind: "filesystem" as const, fsType: "ext4", mountOptions: ["suid,remount"] };
+    await publish(node.parts, { ...node.at(volume, "older"), capability });
+    const record = await records.read(volume.volumeId);
+    assertEquals([record?.stagingPath, record?.mount], [volume.stagingPath, undefined]);
   },
 });
 

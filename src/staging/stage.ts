@@ -21,6 +21,7 @@ import {
   isAttachedAs,
   type Plan,
   planOf,
+  recordOf,
   requireKeepable,
   requireSame,
   targetOf,
@@ -68,31 +69,11 @@ async function stageConnected(parts: StagingParts, task: Task, options: Cancella
   await requireKind(parts, kind, { volumeId, device, record: noted, ...options });
   if (noted) await recover(parts, { volumeId }, device, options);
   const before = noted && await parts.records.read(volumeId);
-  const record = recordOf({ input, target, plan, device }, before);
+  const record = recordOf(input, { target, plan, device }, before);
   // Another export has another content: what was begun on one says nothing of the next.
   const intent = before?.nqn === device.nqn ? intentOf(before) : undefined;
   if (plan) await stageFilesystem(parts, { device, plan, record, intent }, options);
   if (JSON.stringify(before) !== JSON.stringify(record)) await parts.records.write(record);
-}
-
-/** What is noted of a staged volume: all anew but what is still here of earlier. Nobody unstages what was just staged. */
-function recordOf(
-  { input, target, plan, device }: Pick<Task, "input" | "target" | "plan"> & { device: Device },
-  before: StagingRecord | undefined,
-): StagingRecord {
-  const { volumeId, stagingPath, capability: { kind } } = input;
-  const { nqn, majorMinor, size } = device;
-  const { targets, formerNumbers, readOnlyTarget } = before ?? {};
-  const pv = input.publishContext.pv_name || before?.pv;
-  return {
-    ...{ volumeId, nqn, kind, majorMinor, stagingPath },
-    ...(pv ? { pv } : {}),
-    ...{ target, size },
-    ...(plan ? { mount: { fsType: plan.type, options: plan.mountOptions } } : {}),
-    ...(targets ? { targets } : {}),
-    ...(formerNumbers ? { formerNumbers } : {}),
-    ...(readOnlyTarget ? { readOnlyTarget } : {}),
-  };
 }
 
 /** Before a volume is connected anew, as whatever comes after that may be cut off and repeated. */

@@ -7,6 +7,7 @@ import { numbersOf } from "../nvme/sysfs.ts";
 import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { StagingParts } from "./parts.ts";
+import type { StagingRecord } from "./records.ts";
 
 /** How a volume is to be used. */
 export type Capability = { kind: "filesystem"; fsType: string; mountOptions: readonly string[] } | { kind: "block" };
@@ -110,6 +111,31 @@ export function planOf(input: VolumeInput, capability: { fsType: string; mountOp
     type: filesystemType(capability.fsType || input.publishContext.fs_type || "ext4"),
     mountOptions: readOnly ? [...others, "ro"] : others,
     readOnly,
+  };
+}
+
+/**
+ * What is noted of a staged volume: all anew but what is still here of earlier. Nobody unstages what was just staged.
+ * @param here its device, and as what it was connected and mounted where that is known
+ */
+export function recordOf(
+  input: VolumeInput,
+  here: { device: Device; target: Target | undefined; plan: Plan | undefined },
+  before?: StagingRecord,
+): StagingRecord {
+  const { volumeId, stagingPath, capability: { kind } } = input;
+  const { device: { nqn, majorMinor, size }, target, plan } = here;
+  const { targets, formerNumbers, readOnlyTarget } = before ?? {};
+  const pv = input.publishContext.pv_name || before?.pv;
+  return {
+    ...{ volumeId, nqn, kind, majorMinor, stagingPath },
+    ...(pv ? { pv } : {}),
+    ...(target ? { target } : {}),
+    size,
+    ...(plan ? { mount: { fsType: plan.type, options: plan.mountOptions } } : {}),
+    ...(targets ? { targets } : {}),
+    ...(formerNumbers ? { formerNumbers } : {}),
+    ...(readOnlyTarget ? { readOnlyTarget } : {}),
   };
 }
 
