@@ -65,7 +65,12 @@ export interface SessionsOptions {
   ended?: (outcome: ConnectOutcome) => void;
 }
 
+/** The server does not show a node the whole size of a volume (yet): nothing is wrong with the device. */
+export class NotGrown extends Unreachable {}
+
 const probeDeadline = 2000;
+/** Milliseconds until a server that has not shown a growth is asked again. */
+const askedAgainAfter = 1000;
 /** Connects that the kernel is given at the same time. */
 const atOnce = 4;
 
@@ -155,24 +160,29 @@ export class Sessions {
   }
 
   /**
-   * Asks the server for the namespace's size and waits until it is `wanted` bytes or more.
-   * @throws {Unreachable} when it stays smaller
+   * Asks the server for the namespace's size, again and again, until it is `wanted` bytes or more: some servers let a
+   * namespace grow a moment after they are asked, or after a host has connected.
+   * @throws {NotGrown} when it stays smaller
    */
   async rescan(nqn: string, wanted: number, options: Cancellable = {}): Promise<Device> {
     this.#ours(nqn);
     using deadline = new Deadline(this.#deadlines.command, `${nqn} to grow`, options.signal);
     const { signal } = deadline;
     let seen = 0;
+    let asked = -Infinity;
     try {
-      await this.#nsRescan(nqn, signal);
       return await poll(async () => {
+        if (performance.now() - asked >= askedAgainAfter) {
+          await this.#nsRescan(nqn, signal);
+          asked = performance.now();
+        }
         const device = await this.device(nqn, { signal });
         seen = device.size;
         return seen >= wanted ? device : undefined;
-      }, { signal });
+      }, { signal, interval: 50 });
     } catch (error) {
       if (!isLate(error) || options.signal?.aborted || seen === 0) throw error;
-      throw new Unreachable(
+      throw new NotGrown(
         `the device of ${nqn} has ${seen} bytes, not the ${wanted} that the volume has: the server does not show the ` +
           "growth to a connected node. It is tried again; where exports grow only on reconnection, stage the volume again",
         { cause: error },

@@ -6,7 +6,7 @@ import { poll } from "../runtime/deadline.ts";
 import { Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
 import { stagingParts } from "../staging/parts.ts";
 import { nqnOf } from "./nqn.ts";
-import type { Target } from "./session.ts";
+import { NotGrown, type Target } from "./session.ts";
 
 const ignore = await whyNoStandIn() !== undefined;
 const volumeId = `pvc-${"a".repeat(28)}`;
@@ -289,8 +289,22 @@ Deno.test({
     await node.server.offer(nqn, 2 * GiB);
     assertEquals((await node.parts.sessions.rescan(nqn, 2 * GiB)).size, 2 * GiB);
     await node.server.offer(nqn, 3 * GiB, { seen: 2 * GiB });
-    await assertRejects(() => node.parts.sessions.rescan(nqn, 3 * GiB), Unreachable, "only on reconnection");
+    await assertRejects(() => node.parts.sessions.rescan(nqn, 3 * GiB), NotGrown, "only on reconnection");
     assertEquals((await node.parts.sessions.device(nqn)).size, 2 * GiB);
+  },
+});
+
+Deno.test({
+  name: "Sessions.rescan() asks again while the server does not show the growth yet",
+  ignore,
+  async fn() {
+    await using node = await exported();
+    await node.parts.sessions.connect(target(node));
+    await node.server.offer(nqn, 2 * GiB);
+    let early = 2; // Looks that are too early.
+    node.commands.instead = () => early-- > 0 ? { code: 0, stdout: "", stderr: "" } : undefined;
+    assertEquals((await node.parts.sessions.rescan(nqn, 2 * GiB)).size, 2 * GiB);
+    assertEquals(calls(node, "ns-rescan").length, 3);
   },
 });
 

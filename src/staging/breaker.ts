@@ -1,5 +1,6 @@
 import { circuitBreaker, CircuitState, ConsecutiveBreaker, handleWhen } from "cockatiel";
 import { RESET } from "../kube/objects.ts";
+import { NotGrown } from "../nvme/session.ts";
 import { Busy, Cancelled, InUse, InvalidArgument, messageOf, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { Cluster, Known } from "./cluster.ts";
@@ -34,7 +35,8 @@ interface Cancellable {
 /**
  * Keeps a node from trying to stage a volume again and again that cannot be staged: after three failures in a row it is
  * not tried for a while, then once; other volumes are not touched. Failures are what goes wrong with the device and what is
- * on it once its session is live, not requests that are wrong, work that is under way, or a server that cannot be reached.
+ * on it once its session is live, not requests that are wrong, work that is under way, or a server that cannot be reached or
+ * does not show its growth yet.
  */
 export class Breakers {
   readonly #options: BreakersOptions;
@@ -133,7 +135,7 @@ function isOpen({ policy, until }: Breaker): boolean {
 }
 
 function counts(error: unknown): boolean {
-  return ![InvalidArgument, Cancelled, Busy, InUse].some((kind) => error instanceof kind);
+  return ![InvalidArgument, Cancelled, Busy, InUse, NotGrown].some((kind) => error instanceof kind);
 }
 
 function refusal({ volumeId, pv }: Known, { failures, last, until }: Breaker): Unreachable {

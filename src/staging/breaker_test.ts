@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { NotGrown } from "../nvme/session.ts";
 import { poll } from "../runtime/deadline.ts";
 import {
   Busy,
@@ -101,7 +102,7 @@ Deno.test("Breakers.run() opens anew when the one try after the time fails too",
 
 Deno.test("Breakers.run() counts what goes wrong with the device alone, and a success in between begins anew", async () => {
   using node = new Node();
-  const notIts = [InvalidArgument, Cancelled, Busy, InUse].map((kind) => new kind("not the device's"));
+  const notIts = [InvalidArgument, Cancelled, Busy, InUse, NotGrown].map((kind) => new kind("not the device's"));
   for (const error of notIts) assertEquals(await node.fail(4, error), 4);
   node.isLive = false;
   for (const error of [new Unreachable("no route"), new TimedOut("the API"), broken]) {
