@@ -1,5 +1,6 @@
 import { abortable, Deadline, pause } from "../runtime/deadline.ts";
 import { FailedPrecondition, messageOf, TimedOut, Unreachable } from "../runtime/errors.ts";
+import { Shared } from "../runtime/shared.ts";
 import { parseManagedNqn } from "./nqn.ts";
 
 /** One connection to a subsystem: `/sys/class/nvme/nvme<c>`. */
@@ -77,12 +78,21 @@ interface Cancellable {
   signal?: AbortSignal | undefined;
 }
 
+/** A controller's or subsystem's folder. */
+interface Entry {
+  folder: string;
+  nqn: string;
+}
+
 /** What the kernel says of its NVMe sessions, read anew at every question. */
 export class Sysfs {
   readonly #root: string;
   readonly #devRoot: string;
   readonly #limit: number;
   #hanging = 0;
+  /** Whose each folder is takes reading them all: many volumes that are worked on at a time do it together. */
+  readonly #controllers = new Shared(() => this.#class("nvme"));
+  readonly #subsystems = new Shared(() => this.#class("nvme-subsystem"));
 
   /** @param options.limit milliseconds that one look may take; ten seconds by default */
   constructor(roots: { sysfs: string; dev: string }, options: { limit?: number } = {}) {
@@ -183,13 +193,15 @@ export class Sysfs {
       return session;
     };
     // A controller that never finished its first handshake stands in class/nvme alone, without a subsystem.
-    for (const { folder, nqn } of await this.#class("nvme", wanted)) {
-      const session = sessionOf(nqn);
-      session.controllers.push(await readController(folder));
-      session.namespaces.push(...await this.#namespaces(folder));
+    for (const entry of (await this.#controllers.run()).filter(({ nqn }) => wanted(nqn))) {
+      const session = sessionOf(entry.nqn);
+      session.controllers.push(await readController(entry.folder));
+      session.namespaces.push(...await this.#namespaces(entry.folder));
+      await requireStill(entry);
     }
-    for (const { folder, nqn } of await this.#class("nvme-subsystem", wanted)) {
-      sessionOf(nqn).namespaces.push(...await this.#namespaces(folder));
+    for (const entry of (await this.#subsystems.run()).filter(({ nqn }) => wanted(nqn))) {
+      sessionOf(entry.nqn).namespaces.push(...await this.#namespaces(entry.folder));
+      await requireStill(entry);
     }
     for (const session of sessions.values()) {
       session.live = session.controllers.some((controller) => controller.state === "live");
@@ -200,27 +212,27 @@ export class Sysfs {
   /** Controllers of the PCI bus have no host. */
   async #hosts(): Promise<HostOfSession[]> {
     const found: HostOfSession[] = [];
-    for (const { folder, nqn } of await this.#class("nvme", () => true)) {
+    for (const { folder, nqn } of await this.#controllers.run()) {
       const hostNqn = await attributeIfAny(folder, "hostnqn");
       if (hostNqn) found.push({ nqn, hostNqn, hostId: await attributeIfAny(folder, "hostid") });
     }
     return found;
   }
 
-  /** The entries (symlinks) of a class whose NQN is wanted. */
-  async #class(name: string, wanted: (nqn: string) => boolean): Promise<{ folder: string; nqn: string }[]> {
+  /** The entries (symlinks) of a class. */
+  async #class(name: string): Promise<Entry[]> {
     const folder = `${this.#root}/class/${name}`;
-    const entries = await namesIn(folder).catch(async (error) => {
+    const names = await namesIn(folder).catch(async (error) => {
       if (!(error instanceof Gone)) throw error;
       await this.#requireSysfs();
       return []; // The kernel's module is not loaded: there is no session.
     });
-    const found: { folder: string; nqn: string }[] = [];
-    for (const entry of entries.filter((name) => /^nvme(-subsys)?\d+$/.test(name))) {
-      const nqn = await attribute(`${folder}/${entry}`, "subsysnqn");
-      if (wanted(nqn)) found.push({ folder: `${folder}/${entry}`, nqn });
+    const entries: Entry[] = [];
+    for (const name of names.filter((name) => /^nvme(-subsys)?\d+$/.test(name))) {
+      const entry = `${folder}/${name}`;
+      entries.push({ folder: entry, nqn: await attribute(entry, "subsysnqn") });
     }
-    return found;
+    return entries;
   }
 
   async #nameOf(majorMinor: string): Promise<string | undefined> {
@@ -268,6 +280,11 @@ async function lookAgain<T>(look: () => Promise<T>, signal: AbortSignal): Promis
       await pause(interval, signal);
     }
   }
+}
+
+/** The kernel gives a number anew: what was read under it must have been all of one NQN. */
+async function requireStill({ folder, nqn }: Entry): Promise<void> {
+  if (await attribute(folder, "subsysnqn") !== nqn) throw new Gone(`${folder} has become another's`);
 }
 
 async function partitionsOf(folder: string, name: string): Promise<Partition[]> {

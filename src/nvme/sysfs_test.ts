@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { poll } from "../runtime/deadline.ts";
 import { Cancelled, FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { Sysfs } from "./sysfs.ts";
@@ -150,6 +150,50 @@ Deno.test("Sysfs.session() looks again when a controller vanishes while it is be
   const looking = sysfs(root).session(`${nqn}.g1`);
   await Deno.remove(`${root}/class/nvme/nvme0`);
   assertEquals((await looking)?.live, true);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() of twenty volumes at a time asks together whose the folders are", async () => {
+  const nqns = Array.from({ length: 20 }, (_, i) => `${nqn}.g${i + 1}`);
+  const root = await tree(...nqns.map((each, i) => ({ nqn: each, subsystem: i, controllers: { [i]: "live" } })));
+  const read = Deno.readTextFile;
+  let reads = 0;
+  Deno.readTextFile = (...args) => {
+    reads++;
+    return read(...args);
+  };
+  try {
+    const looked = sysfs(root);
+    const found = await Promise.all(nqns.map((each) => looked.session(each)));
+    assertEquals(found.map((session) => session?.nqn), nqns);
+  } finally {
+    Deno.readTextFile = read;
+  }
+  assert(reads < 20 * 20, `${reads} reads`);
+  await remove(root);
+});
+
+Deno.test("Sysfs.session() takes nothing that was read under a number that has become another's meanwhile", async () => {
+  const root = await tree(
+    { nqn, subsystem: 0, controllers: { 0: "live" } },
+    { nqn: `${nqn}.g1`, subsystem: 1, controllers: { 1: "connecting" } },
+  );
+  const read = Deno.readTextFile;
+  Deno.readTextFile = async (path, options) => {
+    // The kernel gives number 0 to the other session right before its state is read.
+    if (String(path).endsWith("nvme0/state")) {
+      Deno.readTextFile = read;
+      const link = `${root}/class/nvme/nvme0`;
+      await Deno.remove(link);
+      await Deno.symlink("../../devices/virtual/nvme-fabrics/ctl/nvme1", link);
+    }
+    return await read(path, options);
+  };
+  try {
+    assertEquals((await sysfs(root).session(nqn))?.controllers, []);
+  } finally {
+    Deno.readTextFile = read;
+  }
   await remove(root);
 });
 
