@@ -25,6 +25,7 @@ const ofNode = [
   "devRoot",
   "nvmeEtcRoot",
   "kubeletDir",
+  "registrationDir",
   "hostNqn",
   "hostId",
   "loadModules",

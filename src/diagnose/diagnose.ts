@@ -1,6 +1,8 @@
 import type { CommandName } from "../config_commands.ts";
 import type { Config } from "../config_read.ts";
-import { type Check, runChecks } from "./check.ts";
+import { runChecks } from "./check.ts";
+import { nodeChecks } from "./node_checks.ts";
+import { nodeWorld } from "./node_world.ts";
 import { exitStatus, jsonReport, textReport } from "./report.ts";
 
 /** What a command is given besides its settings. */
@@ -11,11 +13,6 @@ export interface Circumstances {
   signal: AbortSignal;
 }
 
-/** The checks of a command, in their order. */
-function checksOf(_config: Config, _problems: readonly string[]): readonly Check[] {
-  return [];
-}
-
 /** Looks, prints what it found and resolves to the exit status. */
 export async function diagnose(
   command: Exclude<CommandName, "prestop">,
@@ -24,7 +21,7 @@ export async function diagnose(
 ): Promise<number> {
   const subject = command === "diagnose controller" ? "controller" : "node";
   const name = subject === "node" ? config.nodeId : config.rdsAddress;
-  const outcomes = await runChecks(checksOf(config, problems), signal);
+  const outcomes = await runChecks(nodeChecks(nodeWorld(config, { problems, version })), signal);
   const report = { subject, version, name, time: new Date(), outcomes };
   const colour = Deno.stdout.isTerminal();
   const text = config.output === "json" ? jsonReport(report) : textReport(report, { colour });

@@ -41,14 +41,21 @@ export function textReport(report: Report, options: { colour: boolean }): string
     const { name, status } = outcome;
     lines.push(`${paint(status, status.padEnd(7))}  ${name.padEnd(width)}  ${summary(outcome)}`.trimEnd());
   }
-  for (const { name, findings } of outcomes) {
-    for (const { status, code, detail, remedy } of findings) {
-      if (status === "ok") continue;
-      lines.push("", `${paint(status, status)} ${name}/${code}: ${detail}`);
-      if (remedy) lines.push(`  → ${remedy.replaceAll("\n", "\n    ")}`);
-    }
+  for (const { names, finding: { status, code, detail, remedy } } of together(outcomes)) {
+    lines.push("", `${paint(status, status)} ${names.join(", ")}/${code}: ${detail}`);
+    if (remedy) lines.push(`  → ${remedy.replaceAll("\n", "\n    ")}`);
   }
   return `${lines.join("\n")}\n\n${conclusion(outcomes)}\n`;
+}
+
+/** What is not well, and in which checks: what keeps several from looking is said once. */
+function together(outcomes: readonly Outcome[]): { names: string[]; finding: Finding }[] {
+  const all = outcomes.flatMap(({ name, findings }) => findings.map((finding) => ({ name, finding })));
+  const bad = all.filter(({ finding }) => finding.status !== "ok");
+  return [...Map.groupBy(bad, ({ finding }) => JSON.stringify(finding)).values()].flatMap((same) => {
+    const [first] = same;
+    return first ? [{ names: same.map(({ name }) => name), finding: first.finding }] : [];
+  });
 }
 
 function summary({ status, findings }: Outcome): string {

@@ -19,6 +19,11 @@ export interface HostClaimOptions {
   interval?: number;
 }
 
+/** Name of the Lease by which a node claims its host NQN. */
+export function claimName(hostNqn: string): string {
+  return `rds-csi-host-${createHash("sha256").update(hostNqn).digest("hex").slice(0, 16)}`;
+}
+
 /** Looks after which a claim that nobody renewed is nobody's. */
 const LOOKS = 3;
 
@@ -49,7 +54,7 @@ export class HostClaim {
   async look(hostNqn: string, signal: AbortSignal): Promise<void> {
     const { kube, nodeId } = this.#options;
     const node = await kube.get(nodePath(nodeId), { signal });
-    const name = `rds-csi-host-${createHash("sha256").update(hostNqn).digest("hex").slice(0, 16)}`;
+    const name = claimName(hostNqn);
     const lease = await orNone(kube.get<LeaseObject>(`${this.#path}/${name}`, { signal }));
     const holder = lease?.spec?.holderIdentity;
     const isOthers = holder !== undefined && holder !== "" && holder !== nodeId;
