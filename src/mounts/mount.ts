@@ -1,4 +1,4 @@
-import type { Commands } from "../runtime/command.ts";
+import { type Commands, Stuck } from "../runtime/command.ts";
 import { AlreadyExists, FailedPrecondition, InUse, messageOf } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import { infoOf, type Mount, mountAt, type MountTable, refuseStorm, resolved } from "./mountinfo.ts";
@@ -126,7 +126,10 @@ export class Mounts {
   async #requireMade(majorMinor: string, target: string, options: Cancellable): Promise<Mount> {
     const mount = await this.at(target, options);
     if (mount?.majorMinor === majorMinor) return mount;
-    await this.#run("umount", [target], {}).catch((error) => log.warn("a mount is not undone", { target, error }));
+    await this.#run("umount", [target], {}).catch((error) => {
+      if (error instanceof Stuck) throw error; // Its volume stays guarded.
+      log.warn("a mount is not undone", { target, error });
+    });
     throw this.#unshared(target);
   }
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RecordingCommands, run, type StandIn, standIn, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { Stuck } from "../runtime/command.ts";
 import { AlreadyExists, FailedPrecondition, InUse } from "../runtime/errors.ts";
 import { deviceNodeAt, ensureDeviceNode, removeDeviceNode } from "./device_node.ts";
 import { type Mount, MountTable } from "./mountinfo.ts";
@@ -125,6 +126,11 @@ Deno.test({
         assertEquals(host.commands.started.filter((each) => each.startsWith("mount ")).length, begun);
       }
     }
+    await Deno.writeTextFile(`${procRoot}/1/mountinfo`, line(1));
+    const stuck = new Stuck("'umount' hangs", Promise.resolve());
+    host.commands.instead = (program) =>
+      program === "umount" ? Promise.reject(stuck) : { code: 0, stdout: "", stderr: "" };
+    for (const attempt of attempts) await assertRejects(attempt, Stuck, "hangs", "the volume must stay guarded");
   },
 });
 

@@ -8,8 +8,9 @@ import { log } from "../runtime/log.ts";
 import { isStopped, numbersNoted, type Sight, sightOf, staleMounts } from "./condition.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
+import { pinned } from "./same_device.ts";
 import { endTrial, tryMount } from "./trial_mount.ts";
-import { type Cancellable, connectVolume, isAttachedAs, requireSame } from "./volume.ts";
+import { type Cancellable, connectVolume, isAttachedAs } from "./volume.ts";
 
 /**
  * Mends in the background what can be mended without touching what a pod uses: connects a session again that the kernel
@@ -205,9 +206,10 @@ async function mountAnew(
     }
     await parts.mounts.unmount(stagingPath, ({ majorMinor }) => majorMinor === stale, options);
   }
-  await requireSame(parts, device, options);
-  await tryMount(parts, { device, stagingPath, mount }, options);
-  await parts.mounts.mount(device, stagingPath, { fsType: mount.fsType, mountOptions: mount.options, ...options });
+  await pinned(parts, device, async () => {
+    await tryMount(parts, { device, stagingPath, mount }, options);
+    await parts.mounts.mount(device, stagingPath, { fsType: mount.fsType, mountOptions: mount.options, ...options });
+  }, options);
 }
 
 /** The node that the volume's device had before, if no device has its number now. Anything else stays for publish to refuse. */

@@ -2,7 +2,7 @@ import type { Content, Filesystems } from "../mounts/filesystem.ts";
 import { resolved } from "../mounts/mountinfo.ts";
 import type { Device, Target } from "../nvme/session.ts";
 import type { ManagedSession } from "../nvme/sysfs.ts";
-import { NotInstalled } from "../runtime/command.ts";
+import { NotInstalled, Stuck } from "../runtime/command.ts";
 import { throwIfAborted } from "../runtime/deadline.ts";
 import { Cancelled, FailedPrecondition, InUse, isRetriable, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
@@ -10,6 +10,7 @@ import { letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
 import { recover } from "./recovery.ts";
+import { pinned, requireSame } from "./same_device.ts";
 import { endTrial, tryMount } from "./trial_mount.ts";
 import { unstage } from "./unstage.ts";
 import { described, usersOf } from "./users.ts";
@@ -23,7 +24,6 @@ import {
   planOf,
   recordOf,
   requireKeepable,
-  requireSame,
   targetOf,
   type VolumeInput,
 } from "./volume.ts";
@@ -144,11 +144,15 @@ function otherGeneration(volumeId: string, nqn: string, other: string, cause?: E
   );
 }
 
-/** Ends the session that a refused stage made, unless anything is seen to use it. */
+/**
+ * Ends the session that a refused stage made, unless anything is seen to use it.
+ * @throws {Stuck} when that hangs, so that the volume stays guarded
+ */
 async function undo(parts: StagingParts, volumeId: string, nqn: string): Promise<void> {
   try {
     if ((await usesAtAll(parts, volumeId)).length === 0) await parts.sessions.disconnect(nqn);
   } catch (error) {
+    if (error instanceof Stuck) throw error;
     log.warn("the session of a refused stage stays", { volumeId, error });
   }
 }
@@ -187,9 +191,10 @@ async function stageFilesystem(parts: StagingParts, work: Work, options: Cancell
   const mounts = await parts.mounts.all(options);
   const idle = !mounts.some((mount) => mount.majorMinor === device.majorMinor || mount.target === path);
   const made = idle && await ensureFilesystem(parts, work, options);
-  await requireSame(parts, device, options);
-  if (idle && !made) await tryMount(parts, trial, options);
-  await parts.mounts.mount(device, stagingPath, { fsType: type, mountOptions, signal: options.signal });
+  await pinned(parts, device, async () => {
+    if (idle && !made) await tryMount(parts, trial, options);
+    await parts.mounts.mount(device, stagingPath, { fsType: type, mountOptions, signal: options.signal });
+  }, options);
   if (made || readOnly) return;
   await parts.filesystems(options.signal).grow(type, device, stagingPath).catch((error) => {
     if (!(error instanceof FailedPrecondition)) throw error;
@@ -240,10 +245,11 @@ async function makeFilesystem(parts: StagingParts, work: Work, options: Cancella
   await parts.records.write({ ...record, mkfs: type });
   let begun = false;
   try {
-    await requireSame(parts, device, options);
-    throwIfAborted(options.signal);
-    begun = true;
-    await parts.filesystems(options.signal).make(type, device, { force: intent !== undefined });
+    await pinned(parts, device, async () => {
+      throwIfAborted(options.signal);
+      begun = true;
+      await parts.filesystems(options.signal).make(type, device, { force: intent !== undefined });
+    }, options);
   } catch (error) {
     if (!begun || error instanceof NotInstalled) await parts.records.write(asBefore);
     throw error;

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { TestCluster } from "../../tests/nvme/cluster.ts";
 import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
-import { NotInstalled } from "../runtime/command.ts";
+import { NotInstalled, Stuck } from "../runtime/command.ts";
 import { AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
 import { publish, unpublish } from "./publish.ts";
 import { stage } from "./stage.ts";
@@ -462,6 +462,12 @@ Deno.test({
     await run("mkfs.xfs", "-q", node.server.file(node.nqn(volume)));
     await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
     assertEquals(await node.sessions(volume), 0);
+    node.commands.instead = (program, [first]) =>
+      program === "nvme" && first === "disconnect"
+        ? Promise.reject(new Stuck("'nvme disconnect' hangs", Promise.resolve()))
+        : undefined;
+    await assertRejects(() => stage(node.parts, volume), Stuck, "hangs", "the volume must stay guarded");
+    node.commands.instead = () => undefined;
     await stage(node.parts, { ...volume, capability: { kind: "block" } });
     await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
     assertEquals(await node.sessions(volume), 1);

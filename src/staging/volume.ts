@@ -2,7 +2,7 @@ import { deviceNodeAt, removeDeviceNode } from "../mounts/device_node.ts";
 import { type FilesystemType, filesystemType } from "../mounts/filesystem.ts";
 import { checkedMountOptions } from "../mounts/options.ts";
 import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
-import { type Device, isNodeOf, type Target } from "../nvme/session.ts";
+import type { Device, Target } from "../nvme/session.ts";
 import { numbersOf } from "../nvme/sysfs.ts";
 import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
@@ -208,15 +208,6 @@ export async function isAttachedAs(
 ): Promise<boolean | undefined> {
   const attachments = await parts.cluster?.attachmentsHere(options);
   return attachments?.some((each) => each.volumeId === volumeId && each.nqn === nqn && each.attached && !each.deleting);
-}
-
-/** @throws {Unreachable} when the device, or its device node, changed between two looks: nothing is written then */
-export async function requireSame(parts: StagingParts, device: Device, options: Cancellable): Promise<void> {
-  const now = await parts.sessions.device(device.nqn, options);
-  const same = now.majorMinor === device.majorMinor && now.size === device.size && now.nsid === device.nsid &&
-    now.path === device.path;
-  if (same && await isNodeOf(now)) return;
-  throw new Unreachable(`the device of ${device.nqn} changed while it was looked at: nothing was written; try again`);
 }
 
 /**
