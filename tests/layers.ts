@@ -1,3 +1,4 @@
+import { imageLayer } from "./image/layer.ts";
 import { kubernetes } from "./kubernetes/kubernetes.ts";
 import { needPrograms } from "./lab/debian.ts";
 import { denoTests } from "./lab/deno_tests.ts";
@@ -37,4 +38,4 @@ const conformance: Layer = {
 };
 
 /** All layers, the quick ones first. */
-export const layers: readonly Layer[] = [unit, conformance, sanity, kubernetes, nvme];
+export const layers: readonly Layer[] = [unit, conformance, sanity, imageLayer, kubernetes, nvme];

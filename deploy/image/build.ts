@@ -1,13 +1,20 @@
-import { Commands } from "../../src/runtime/command.ts";
-import { fromFileUrl, project } from "../lab/project.ts";
+/**
+ * Makes the program as it ships: compiled into one file, or bundled for Deno to run.
+ * @module
+ */
+import manifest from "../../deno.json" with { type: "json" };
 
-const main = fromFileUrl(new URL("main.ts", project));
+const project = new URL("../../", import.meta.url).pathname;
+const main = `${project}main.ts`;
+
+/** The permission set that has what every mode needs: one program is all of them, and each lets go of the rest. */
+export const SET = "program";
 
 /** Runs this Deno and gives what it wrote. @throws with all of it, when it fails */
 export async function deno(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
   const command = new Deno.Command(Deno.execPath(), {
     args: [...args],
-    cwd: options.cwd ?? fromFileUrl(project),
+    cwd: options.cwd ?? project,
     env: { NO_COLOR: "1", ...options.env },
     stdin: "null",
   });
@@ -35,25 +42,38 @@ export async function bundle(folder: string): Promise<string> {
 }
 
 /**
- * Compiles the program. Deno itself stands in for its smaller runtime part where that cannot be downloaded, so the result
- * shows that compiling works and is not to be given to anybody.
+ * Bundles the program into a folder that an image has at `lib`, with the file `rds-csi` that the kernel starts by the help of
+ * `env` and Deno.
  */
-export async function compile(output: string): Promise<void> {
+export async function bundleToStart(folder: string, lib: string): Promise<void> {
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.rename(await bundle(folder), `${folder}/rds-csi`);
+  const start = `#!/usr/bin/env -S deno run --quiet --no-prompt --config=${lib}/deno.json -P=${SET} --ext=js\n`;
+  await Deno.writeTextFile(`${folder}/rds-csi`, start + await Deno.readTextFile(`${folder}/rds-csi`));
+  await Deno.chmod(`${folder}/rds-csi`, 0o755);
+  await Deno.writeTextFile(
+    `${folder}/deno.json`,
+    JSON.stringify({ permissions: { [SET]: manifest.permissions[SET] }, lock: false }),
+  );
+}
+
+/**
+ * Compiles the program into one file.
+ * @param options.runtime what stands in for Deno's runtime part, which else is downloaded. Deno itself will do to show that
+ * compiling works; the result is not to be given to anybody
+ */
+export async function compile(output: string, options: { runtime?: string } = {}): Promise<void> {
   const { npmCache } = JSON.parse(await deno(["info", "--json"]));
-  await deno([
-    "compile",
-    "--no-prompt",
-    "-P=node",
-    `--output=${output}`,
-    ...(await needlessFolders(npmCache)).map((folder) => `--exclude=${folder}`),
-    main,
-  ], { env: { DENORT_BIN: Deno.execPath() } });
+  const excluded = needlessFolders(npmCache).map((folder) => `--exclude=${folder}`);
+  const env = options.runtime === undefined ? {} : { DENORT_BIN: options.runtime };
+  await deno(["compile", "--no-prompt", `-P=${SET}`, `--output=${output}`, ...excluded, main], { env });
 }
 
 /** Test data of a package of prom-client's that are too large for the compiler's stack. */
-async function needlessFolders(npmCache: string): Promise<string[]> {
-  const { stdout } = await new Commands().run("find", [npmCache, "-type", "d", "-path", "*/bintrees/*/test"], {
-    deadline: 60_000,
-  });
-  return stdout.split("\n").filter((line) => line !== "");
+function needlessFolders(folder: string): string[] {
+  if (/\/bintrees\/[^/]+$/.test(folder)) return [`${folder}/test`];
+  const folders = [...Deno.readDirSync(folder)].filter(({ isDirectory }) => isDirectory);
+  // Below a package there is nothing to look for.
+  return folders.filter(({ name }) => !/^\d+\.\d+\.\d+/.test(name) || folder.endsWith("/bintrees"))
+    .flatMap(({ name }) => needlessFolders(`${folder}/${name}`));
 }

@@ -8,7 +8,7 @@ import { labFolder } from "../lab/folder.ts";
 import { print } from "../lab/layer.ts";
 import { startProcess } from "../lab/process.ts";
 import { fromFileUrl, project } from "../lab/project.ts";
-import { bundle, compile, deno } from "./build.ts";
+import { bundle, compile, deno } from "../../deploy/image/build.ts";
 
 const TEST_COMMAND = `npx -y deno@${Deno.version.deno} task test`;
 const sum = { passed: 0, failed: 0 };
@@ -80,7 +80,10 @@ await tests("tests", TEST_COMMAND.split(" "));
 print("\n");
 {
   await using folder = await labFolder("ci");
-  await check("compiling runs to its end", () => compile(`${folder.path}/not-the-product`));
+  await check(
+    "compiling runs to its end",
+    () => compile(`${folder.path}/not-the-product`, { runtime: Deno.execPath() }),
+  );
   const parts = `${folder.path}/bundle`;
   await check("bundling", () => bundle(parts));
   await check("the bundle under its permissions", () => checkBundle(`${parts}/main.js`, folder.path));

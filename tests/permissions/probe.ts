@@ -18,11 +18,24 @@ const attempts: Record<string, () => unknown> = {
   "write /var/tmp": () => Deno.writeTextFileSync("/var/tmp/rds-csi-permission-probe", "x"),
   "run true": () => new Deno.Command("true").outputSync(),
   "run mount": () => new Deno.Command("mount", { args: ["--version"], stdout: "null" }).outputSync(),
+  "run dmesg": () => new Deno.Command("dmesg", { args: ["--version"], stdout: "null" }).outputSync(),
+  "read /etc/rds-csi": () => there(() => Deno.readDirSync("/etc/rds-csi").next()),
+  "write /var/lib/kubelet": () => there(() => Deno.removeSync("/var/lib/kubelet/no-such-file")),
+  "hostname": () => Deno.hostname(),
   "read HOME": () => Deno.env.get("HOME") ?? HIDDEN,
   "read CSI_MANAGED_NQN_PREFIX": () => Deno.env.get("CSI_MANAGED_NQN_PREFIX"),
   "read /proc": () => Deno.readTextFileSync("/proc/1/mountinfo"),
   "ffi": () => Deno.dlopen("libc.so.6", {}),
 };
+
+/** Does what may well find nothing: only that it may is asked for. */
+function there(attempt: () => unknown): void {
+  try {
+    attempt();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
 
 if (drop) dropPermissions(mode as Mode);
 const outcome: Record<string, string> = {};
