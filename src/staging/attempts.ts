@@ -1,4 +1,4 @@
-import { Busy, Cancelled, InUse, InvalidArgument, messageOf, Unreachable } from "../runtime/errors.ts";
+import { Busy, Cancelled, InUse, InvalidArgument, isRetriable, messageOf, Unreachable } from "../runtime/errors.ts";
 import type { Known } from "./cluster.ts";
 import type { StagingParts } from "./parts.ts";
 import { publish, type PublishInput, unpublish } from "./publish.ts";
@@ -12,7 +12,7 @@ export async function attemptStage(parts: StagingParts, input: VolumeInput, opti
   const { volumeId, capability } = input;
   const work = () =>
     stage(parts, input, options).catch(async (error) => {
-      await noteOutage(parts, volumeId);
+      await noteOutage(parts, volumeId, error);
       return tell(parts, { volume, error, during: "stage" });
     });
   parts.connects.delete(volumeId);
@@ -27,11 +27,12 @@ export async function attemptStage(parts: StagingParts, input: VolumeInput, opti
 }
 
 /** A stage may fail because the server went away in the middle of it: then it is the connection that failed. */
-async function noteOutage(parts: StagingParts, volumeId: string): Promise<void> {
+async function noteOutage(parts: StagingParts, volumeId: string, error: unknown): Promise<void> {
   const outcome = parts.connects.get(volumeId);
   if (!outcome || outcome.error !== undefined) return;
   const session = await parts.sysfs.session(outcome.nqn).catch(() => undefined);
-  if (!session || session.live) return; // A refused stage ends the session that it made.
+  // A stage that is refused for good ends the session that it made; else it is the kernel that gave it up.
+  if (session ? session.live : !isRetriable(error)) return;
   parts.connects.set(volumeId, {
     ...outcome,
     error: new Unreachable(`the session of ${outcome.nqn} is no longer live`),

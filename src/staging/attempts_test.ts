@@ -106,27 +106,30 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "attemptStage() whose server goes away in the middle of it opens no breaker",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const { parts, told } = telling(node);
-    const volume = await node.volume("ext4");
-    const goesAway = async () => {
-      await node.setState(volume, "connecting");
-      return { code: 4, stdout: "", stderr: "I/O error" };
-    };
-    node.commands.instead = (program) => program === "blkid" ? goesAway() : undefined;
-    for (let time = 0; time < 4; time++) {
-      await assertRejects(() => attemptStage(parts, volume, call), Error);
-      await node.setState(volume, "live");
-    }
-    assertEquals(told.map((each) => each.replace(/:.*/, "")), Array(4).fill("ConnectionFailure"));
-    node.commands.instead = () => undefined;
-    await attemptStage(parts, volume, call);
-  },
-});
+for (const end of ["reconnects", "is given up"]) {
+  Deno.test({
+    name: `attemptStage() whose server goes away in the middle of it opens no breaker when the session ${end}`,
+    ignore,
+    async fn() {
+      await using node = await TestNode.start();
+      const { parts, told } = telling(node);
+      const volume = await node.volume("ext4");
+      const goesAway = async () => {
+        if (end === "reconnects") await node.setState(volume, "connecting");
+        else await node.nvme("disconnect", "-n", node.nqn(volume));
+        return { code: 4, stdout: "", stderr: "I/O error" };
+      };
+      node.commands.instead = (program) => program === "blkid" ? goesAway() : undefined;
+      for (let time = 0; time < 4; time++) {
+        await assertRejects(() => attemptStage(parts, volume, call), Error, "blkid");
+        await node.setState(volume, "live");
+      }
+      assertEquals(told.map((each) => each.replace(/:.*/, "")), Array(4).fill("ConnectionFailure"));
+      node.commands.instead = () => undefined;
+      await attemptStage(parts, volume, call);
+    },
+  });
+}
 
 Deno.test({
   name: "attemptPublish() tells of a failure of the mount, not of a wrong request, and all four are counted",

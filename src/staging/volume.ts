@@ -4,7 +4,7 @@ import { checkedMountOptions } from "../mounts/options.ts";
 import { isVolumeId, nqnOf, parseManagedNqn } from "../nvme/nqn.ts";
 import type { Device, Target } from "../nvme/session.ts";
 import { numbersOf } from "../nvme/sysfs.ts";
-import { FailedPrecondition, InvalidArgument, NotFound, Unreachable } from "../runtime/errors.ts";
+import { FailedPrecondition, InvalidArgument, NotFound } from "../runtime/errors.ts";
 import { log } from "../runtime/log.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
