@@ -18,6 +18,8 @@ export interface TestFilesOptions {
   limit?: number;
   /** What each is started by: `unshare` and its arguments. */
   by?: readonly string[];
+  /** Files that run as one, in this order, as they share what is slow to start. Names without `_test.ts`. */
+  together?: readonly (readonly string[])[];
 }
 
 /**
@@ -25,7 +27,15 @@ export interface TestFilesOptions {
  * line a file is shown, and of a file that fails all that it wrote.
  */
 export async function denoTestFiles(folder: string, options: TestFilesOptions = {}): Promise<Counts> {
-  const waiting = await testFiles(folder);
+  const modules = await Deno.makeTempDir({ prefix: "rds-csi-tests-" });
+  try {
+    return await runFiles(await asOne(await testFiles(folder), options.together ?? [], modules), options);
+  } finally {
+    await Deno.remove(modules, { recursive: true });
+  }
+}
+
+async function runFiles(waiting: string[], options: TestFilesOptions): Promise<Counts> {
   const counts: Counts[] = [];
   const work = async () => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
@@ -53,6 +63,26 @@ async function testFiles(folder: string): Promise<string[]> {
   return files.sort();
 }
 
+/** Each file by itself, or in a module that has those that run as one. */
+async function asOne(
+  files: readonly string[],
+  together: readonly (readonly string[])[],
+  folder: string,
+): Promise<string[]> {
+  const modules = await Promise.all(together.map(async (names) => {
+    const members = names.map((name) => files.find((file) => file.endsWith(`/${name}_test.ts`)) ?? missing(name));
+    const module = `${folder}/${names.join("_")}_test.ts`;
+    await Deno.writeTextFile(module, members.map((file) => `import "${new URL(file, project)}";\n`).join(""));
+    return { module, members };
+  }));
+  const taken = modules.flatMap(({ members }) => members);
+  return [...files.filter((file) => !taken.includes(file)), ...modules.map(({ module }) => module)];
+}
+
+function missing(name: string): never {
+  throw new Error(`there is no ${name}_test.ts to run with others`);
+}
+
 async function runFile(file: string, options: TestFilesOptions): Promise<Counts> {
   const started = performance.now();
   const output = await Deno.makeTempFile({ prefix: "rds-csi-tests-", suffix: ".txt" });
@@ -60,7 +90,9 @@ async function runFile(file: string, options: TestFilesOptions): Promise<Counts>
     const counts = await run([file], { ...options, output });
     const { passed, failed, skipped } = counts;
     const seconds = Math.round((performance.now() - started) / 1000);
-    print(`${file}: ${passed} passed, ${failed} failed, ${skipped.length} skipped (${seconds} s)\n`);
+    print(
+      `${file.replace(/^\/.*\//, "")}: ${passed} passed, ${failed} failed, ${skipped.length} skipped (${seconds} s)\n`,
+    );
     if (failed > 0) print(`${await Deno.readTextFile(output)}\n`);
     return counts;
   } finally {
@@ -73,7 +105,15 @@ async function run(paths: readonly string[], to: TestFilesOptions & { output?: s
   const { limit = LIMIT, output, by = [] } = to;
   const report = await Deno.makeTempFile({ prefix: "rds-csi-tests-", suffix: ".xml" });
   try {
-    const test = ["test", "--no-prompt", "--allow-all", "--quiet", `--junit-path=${report}`, ...paths];
+    const test = [
+      "test",
+      "--config=deno.json",
+      "--no-prompt",
+      "--allow-all",
+      "--quiet",
+      `--junit-path=${report}`,
+      ...paths,
+    ];
     const into = output ? ["sh", "-c", `exec "$0" "$@" >'${output}' 2>&1`] : [];
     const [program = "", ...args] = [...into, ...by, Deno.execPath(), ...test];
     const child = new Deno.Command(program, { args, cwd: fromFileUrl(project), stdin: "null" }).spawn();

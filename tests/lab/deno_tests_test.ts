@@ -30,6 +30,18 @@ Deno.test("denoTestFiles() ends a file that takes too long, and runs the others 
   assertEquals([counts.passed, counts.failed], [1, 1]);
 });
 
+Deno.test("denoTestFiles() runs files together that share what a module of theirs has, in the order given", async () => {
+  const counts = await ran({
+    "shared.ts": "export const loaded: string[] = [];",
+    "a_test.ts": `import { loaded } from "./shared.ts"; loaded.push("a");
+      Deno.test("after b", () => { if (loaded.join() !== "b,a") throw new Error("this failure belongs to a test"); });`,
+    "b_test.ts": `import { loaded } from "./shared.ts"; loaded.push("b"); Deno.test("b", () => {});`,
+    "c_test.ts": `import { loaded } from "./shared.ts";
+      Deno.test("alone", () => { if (loaded.length > 0) throw new Error("this failure belongs to a test"); });`,
+  }, { together: [["b", "a"]] });
+  assertEquals(counts, { passed: 3, failed: 0, skipped: [] });
+});
+
 Deno.test("sumOf() adds counts up", () => {
   const one = { passed: 1, failed: 2, skipped: ["a"] };
   assertEquals(sumOf([one, { passed: 10, failed: 0, skipped: ["b"] }]), { passed: 11, failed: 2, skipped: ["a", "b"] });
