@@ -4,6 +4,7 @@
  */
 import manifest from "./deno.json" with { type: "json" };
 import { settings } from "./src/config.ts";
+import type { CommandName } from "./src/config_commands.ts";
 import { commandHelp, helpText } from "./src/config_help.ts";
 import { readConfig, type Request } from "./src/config_read.ts";
 import { dropPermissions } from "./src/permissions.ts";
@@ -68,6 +69,13 @@ async function run(request: Run): Promise<number> {
   }
 }
 
+async function help(command: CommandName | undefined): Promise<string> {
+  const { version } = manifest;
+  if (command === undefined) return helpText(version);
+  const more = command === "prestop" ? [] : (await import("./src/diagnose/help.ts")).helpLines(command);
+  return commandHelp(command, { version, more });
+}
+
 /** Does what was asked for once. Like modes, each loads its own parts only. @returns the exit status */
 async function perform({ command, config, problems }: Perform): Promise<number> {
   const level = config.logLevel;
@@ -92,11 +100,7 @@ async function main(args: readonly string[]): Promise<number> {
   const request = readConfig(args, environment());
   switch (request.kind) {
     case "help":
-      print(
-        request.command
-          ? commandHelp(request.command, { version: manifest.version, more: [] })
-          : helpText(manifest.version),
-      );
+      print(await help(request.command));
       return 0;
     case "version":
       print(`rds-csi ${manifest.version}\n`);

@@ -1,9 +1,11 @@
 import type { CommandName } from "../config_commands.ts";
 import type { Config } from "../config_read.ts";
 import { runChecks } from "./check.ts";
+import { controllerChecks } from "./controller_checks.ts";
+import { controllerWorld } from "./controller_world.ts";
 import { nodeChecks } from "./node_checks.ts";
 import { nodeWorld } from "./node_world.ts";
-import { exitStatus, jsonReport, textReport } from "./report.ts";
+import { exitStatus, jsonReport, type Report, textReport } from "./report.ts";
 
 /** What a command is given besides its settings. */
 export interface Circumstances {
@@ -13,18 +15,33 @@ export interface Circumstances {
   signal: AbortSignal;
 }
 
-/** Looks, prints what it found and resolves to the exit status. */
+/** Does what was asked for, prints what came of it and resolves to the exit status. */
 export async function diagnose(
   command: Exclude<CommandName, "prestop">,
   config: Config,
-  { version, problems, signal }: Circumstances,
+  circumstances: Circumstances,
 ): Promise<number> {
-  const subject = command === "diagnose controller" ? "controller" : "node";
-  const name = subject === "node" ? config.nodeId : config.rdsAddress;
-  const outcomes = await runChecks(nodeChecks(nodeWorld(config, { problems, version })), signal);
-  const report = { subject, version, name, time: new Date(), outcomes };
-  const colour = Deno.stdout.isTerminal();
-  const text = config.output === "json" ? jsonReport(report) : textReport(report, { colour });
-  Deno.stdout.writeSync(new TextEncoder().encode(text));
+  const look = command === "diagnose controller" ? controllerReport : nodeReport;
+  const report = await look(config, circumstances);
+  print(config.output === "json" ? jsonReport(report) : textReport(report, { colour: Deno.stdout.isTerminal() }));
   return exitStatus(report);
+}
+
+/** The report on this node. */
+export async function nodeReport(config: Config, { version, problems, signal }: Circumstances): Promise<Report> {
+  const world = nodeWorld(config, { problems, version });
+  const outcomes = await runChecks(nodeChecks(world), signal);
+  return { subject: "node", version, name: config.nodeId, time: new Date(), outcomes };
+}
+
+/** The report on RouterOS and what Kubernetes has of it. */
+export async function controllerReport(config: Config, { version, problems, signal }: Circumstances): Promise<Report> {
+  const world = controllerWorld(config, { problems, version });
+  const outcomes = await runChecks(controllerChecks(world), signal).finally(() => world.close());
+  return { subject: "controller", version, name: config.rdsAddress, time: new Date(), outcomes };
+}
+
+function print(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
 }

@@ -9,6 +9,7 @@ import type { AttachmentHere } from "../staging/cluster.ts";
 import { type Look, look } from "../staging/condition.ts";
 import { KubernetesCluster } from "../staging/kubernetes.ts";
 import { defaultDeadlines, type StagingParts, stagingParts } from "../staging/parts.ts";
+import { once } from "./once.ts";
 import { addressOf, fetchText, parseExposition, type Sample } from "./exposition.ts";
 
 /** What the checks of a node look at. What several of them ask for is looked at once. */
@@ -63,12 +64,6 @@ export function nodeWorld(
       return parseExposition(text);
     }),
   };
-}
-
-/** The first answer, or failure, for all who ask. */
-function once<A extends unknown[], T>(ask: (...args: A) => T): (...args: A) => T {
-  let kept: { answer: T } | undefined;
-  return (...args) => (kept ??= { answer: ask(...args) }).answer;
 }
 
 function partsOf(
