@@ -74,15 +74,20 @@ async function line(path: string): Promise<string> {
   return text;
 }
 
-/** Deno's own fetch: the library makes a connection for each request. HTTP/1.1, so that no dead connection is shared. */
-function transport({ read }: Credentials): Pick<KubeOptions, "headers" | "fetch"> {
+/**
+ * Deno's own fetch: the library makes a connection for each request. HTTP/1.1, so that no dead connection is shared. When
+ * certificates are renewed the client that has the old ones is closed; requests that have begun with it go on to their end.
+ */
+export function transport({ read }: Pick<Credentials, "read">): Pick<KubeOptions, "headers" | "fetch"> {
   let made: { key: string; client: Deno.HttpClient } | undefined;
   const headers = async () => {
     const { headers, ca, cert, key } = await read();
     const wanted = JSON.stringify([ca, cert, key]);
     if (made?.key !== wanted) {
       const tls = { ...(ca ? { caCerts: [ca] } : {}), ...(cert && key ? { cert, key } : {}) };
+      const former = made?.client;
       made = { key: wanted, client: Deno.createHttpClient({ ...tls, http2: false }) };
+      former?.close();
     }
     return headers;
   };

@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { Deadline, poll } from "../runtime/deadline.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
-import { connectKube, fromPod } from "./connect.ts";
+import { connectKube, fromPod, transport } from "./connect.ts";
 
 /** A pod's credentials, as the kubelet lays them down. */
 async function account(): Promise<string> {
@@ -60,4 +61,76 @@ Deno.test("connectKube() takes a kubeconfig, and says what to do where there are
   await assertRejects(() => connectKube({ ...options, kubeconfig: path }), FailedPrecondition, "insecure");
   await Deno.remove(path);
   await assertRejects(() => connectKube({ ...options, kubeconfig: path }), FailedPrecondition, "--kubeconfig");
+});
+
+/** A server that answers a request when it is told to: first a piece of the body, then the rest. */
+function slowServer() {
+  const asked: { answer: (text: string) => void; end: () => void }[] = [];
+  const encoder = new TextEncoder();
+  const ending = new AbortController();
+  const server = Deno.serve({ port: 0, onListen() {}, signal: ending.signal }, () => {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = writable.getWriter();
+    const begun = Promise.withResolvers<void>();
+    const answer = (text: string) => {
+      begun.resolve();
+      writer.write(encoder.encode(text)).catch(() => {});
+    };
+    asked.push({ answer, end: () => writer.close() });
+    return begun.promise.then(() => new Response(readable));
+  });
+  const untilAsked = async (count: number) => {
+    using deadline = new Deadline(10_000, "the requests");
+    await poll(() => asked.length >= count || undefined, { signal: deadline.signal });
+  };
+  return { asked, untilAsked, url: `http://127.0.0.1:${server.addr.port}`, close: () => ending.abort() };
+}
+
+Deno.test("transport() closes the client of the certificates before, and what was asked through it goes on", async () => {
+  const create = Deno.createHttpClient;
+  const clients: Deno.HttpClient[] = [];
+  let closed = 0;
+  Deno.createHttpClient = (options) => {
+    const client = create(options);
+    const close = client.close.bind(client);
+    client.close = () => {
+      closed++;
+      close();
+    };
+    clients.push(client);
+    return client;
+  };
+  const server = slowServer();
+  try {
+    let ca = "first";
+    const { headers, fetch } = transport({ read: () => Promise.resolve({ headers: {}, ca }) });
+    await headers();
+    const watch = fetch(server.url, {});
+    await server.untilAsked(1);
+    const [first] = server.asked;
+    const post = fetch(server.url, { method: "POST", body: "{}" });
+    first?.answer("a");
+    const body = (await watch).body?.pipeThrough(new TextDecoderStream()).getReader();
+    assertEquals((await body?.read())?.value, "a");
+    await headers();
+    assertEquals([clients.length, closed], [1, 0], "the same certificates");
+    ca = "second";
+    const late = fetch(server.url, { method: "POST", body: "{}" }); // Begun in the same moment.
+    await headers();
+    assertEquals([clients.length, closed], [2, 1]);
+    const after = fetch(server.url, {});
+    await server.untilAsked(4);
+    for (const each of server.asked.slice(1)) {
+      each.answer("whole");
+      each.end();
+    }
+    for (const each of [post, late, after]) assertEquals(await (await each).text(), "whole");
+    first?.answer("b");
+    first?.end();
+    assertEquals([(await body?.read())?.value, (await body?.read())?.done], ["b", true]);
+  } finally {
+    clients.at(-1)?.close();
+    Deno.createHttpClient = create;
+    server.close();
+  }
 });
