@@ -71,6 +71,8 @@ const attempts = 5;
 /** Milliseconds between them. */
 const interval = 20;
 
+/** Reads that are sent at the same time: each one alone waits for its turn twice on a busy node, and holds a thread if it hangs. */
+const atOnce = 8;
 /** Milliseconds that one look may take. */
 const defaultLimit = 10_000;
 
@@ -195,8 +197,12 @@ export class Sysfs {
     // A controller that never finished its first handshake stands in class/nvme alone, without a subsystem.
     for (const entry of (await this.#controllers.run()).filter(({ nqn }) => wanted(nqn))) {
       const session = sessionOf(entry.nqn);
-      session.controllers.push(await readController(entry.folder));
-      session.namespaces.push(...await this.#namespaces(entry.folder));
+      const [controller, namespaces] = await Promise.all([
+        readController(entry.folder),
+        this.#namespaces(entry.folder),
+      ]);
+      session.controllers.push(controller);
+      session.namespaces.push(...namespaces);
       await requireStill(entry);
     }
     for (const entry of (await this.#subsystems.run()).filter(({ nqn }) => wanted(nqn))) {
@@ -227,10 +233,13 @@ export class Sysfs {
       await this.#requireSysfs();
       return []; // The kernel's module is not loaded: there is no session.
     });
+    const folders = names.filter((name) => /^nvme(-subsys)?\d+$/.test(name)).map((name) => `${folder}/${name}`);
     const entries: Entry[] = [];
-    for (const name of names.filter((name) => /^nvme(-subsys)?\d+$/.test(name))) {
-      const entry = `${folder}/${name}`;
-      entries.push({ folder: entry, nqn: await attribute(entry, "subsysnqn") });
+    while (folders.length > 0) {
+      const some = folders.splice(0, atOnce);
+      entries.push(
+        ...await Promise.all(some.map(async (each) => ({ folder: each, nqn: await attribute(each, "subsysnqn") }))),
+      );
     }
     return entries;
   }
@@ -259,15 +268,18 @@ export class Sysfs {
 
   async #namespaces(folder: string): Promise<Namespace[]> {
     const names = (await namesIn(folder)).filter((name) => namespaceName.test(name));
-    return await Promise.all(names.map(async (name) => ({
-      name,
-      nsid: number(await attribute(`${folder}/${name}`, "nsid"), name),
-      size: number(await attribute(`${folder}/${name}`, "size"), name) * 512,
-      majorMinor: await attribute(`${folder}/${name}`, "dev"),
-      path: this.devicePath(name),
-      holders: await namesIn(`${folder}/${name}/holders`),
-      partitions: await partitionsOf(`${folder}/${name}`, name),
-    })));
+    return await Promise.all(names.map(async (name) => {
+      const own = `${folder}/${name}`;
+      const [nsid, size, majorMinor, holders, partitions] = await Promise.all([
+        attribute(own, "nsid"),
+        attribute(own, "size"),
+        attribute(own, "dev"),
+        namesIn(`${own}/holders`),
+        partitionsOf(own, name),
+      ]);
+      const path = this.devicePath(name);
+      return { name, nsid: number(nsid, name), size: number(size, name) * 512, majorMinor, path, holders, partitions };
+    }));
   }
 }
 
