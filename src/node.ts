@@ -21,6 +21,7 @@ import type { Cluster } from "./staging/cluster.ts";
 import { KubernetesCluster } from "./staging/kubernetes.ts";
 import type { Guard } from "./staging/mending.ts";
 import { type StagingParts, stagingParts } from "./staging/parts.ts";
+import { bootId } from "./staging/records.ts";
 import { startWatching } from "./staging/watcher.ts";
 import { keyOf } from "./volumes/id.ts";
 
@@ -95,7 +96,7 @@ async function kubernetesOf(config: Config, metrics: NodeMetrics): Promise<Kuber
   const events = new Events({ kube, component: driver, host: nodeId, metrics });
   const claim = new HostClaim({ kube, events, metrics, nodeId });
   return {
-    cluster: new KubernetesCluster({ kube, driver, nodeId, prefix, events }),
+    cluster: new KubernetesCluster({ kube, driver, nodeId, prefix, events, boot: () => bootId(config.procRoot) }),
     follow({ host }) {
       const ending = new AbortController();
       // Nothing is claimed before the first connect: until then there may be no identity.

@@ -15,6 +15,11 @@ export interface PvObject extends KubeObject {
   };
 }
 
+/** A Node (v1), the part of it that tells which machine it is: the start of the kernel that its kubelet runs on. */
+export interface MachineObject extends KubeObject {
+  status?: { nodeInfo?: { bootID?: string } };
+}
+
 /** Set to `true` on a PV by people; read by the node. */
 export const RESET = "rds.csi.srvlab.io/reset-circuit-breaker";
 

@@ -1,6 +1,13 @@
 import type { Kube, KubeObject } from "../kube/client.ts";
 import type { About, Events } from "../kube/events.ts";
-import { attachmentPath, nodePath, type PvObject, pvPath, type VolumeAttachmentObject } from "../kube/objects.ts";
+import {
+  attachmentPath,
+  type MachineObject,
+  nodePath,
+  type PvObject,
+  pvPath,
+  type VolumeAttachmentObject,
+} from "../kube/objects.ts";
 import type { Reason } from "../kube/reasons.ts";
 import { parseManagedNqn } from "../nvme/nqn.ts";
 import { FailedPrecondition, NotFound } from "../runtime/errors.ts";
@@ -17,11 +24,15 @@ export interface KubernetesClusterOptions {
   /** The managed NQN prefix, validated. */
   prefix: string;
   events: Pick<Events, "postSought">;
+  /** Which start of this machine it is; undefined where that cannot be read. Without it no Node is taken for another's. */
+  boot?: () => Promise<string | undefined>;
 }
 
 /** What the node asks of Kubernetes, from a quorum each time: nothing is kept. */
 export class KubernetesCluster implements Cluster {
   readonly #options: KubernetesClusterOptions;
+  /** Whether the Node is proven to be this machine's. That does not change while the agent runs. */
+  #isOwn = false;
 
   constructor(options: KubernetesClusterOptions) {
     this.#options = options;
@@ -33,7 +44,7 @@ export class KubernetesCluster implements Cluster {
     await this.#options.kube.list("/api/v1/pods", ({ metadata }) => {
       uids.add(uidOf("pod", metadata));
     }, { query, metadataOnly: true, signal });
-    if (uids.size === 0) await this.#requireNode({ signal });
+    await this.#requireNode({ hasAny: uids.size > 0, signal });
     return uids;
   }
 
@@ -44,7 +55,7 @@ export class KubernetesCluster implements Cluster {
     await kube.list<VolumeAttachmentObject>(attachmentPath(), (object) => {
       if (object.spec?.attacher === driver && object.spec.nodeName === nodeId) found.push(object);
     }, { signal });
-    if (found.length === 0) await this.#requireNode({ signal });
+    await this.#requireNode({ hasAny: found.length > 0, signal });
     const here: AttachmentHere[] = [];
     for (const object of found) {
       const { status, metadata } = object;
@@ -61,26 +72,43 @@ export class KubernetesCluster implements Cluster {
   }
 
   async nodeUid({ signal }: Cancellable): Promise<string> {
-    const { kube, nodeId } = this.#options;
-    return uidOf("Node", (await kube.get(nodePath(nodeId), { signal })).metadata);
+    return uidOf("Node", (await this.#node({ signal })).metadata);
   }
 
   /**
-   * Kubernetes has nothing on a node that it does not know, and what is used there must not be taken for left behind.
-   * @throws {FailedPrecondition} when there is no Node of this name
+   * Kubernetes has nothing on a node that it does not know, and what another machine has says nothing of this one: what is
+   * used here must not be taken for left behind.
+   * @param options.hasAny whether it has anything here: that may be so for a moment after the Node was deleted
+   * @throws {FailedPrecondition} when there is no Node of this name, or it is another machine's
    */
-  async #requireNode(options: Cancellable): Promise<void> {
+  async #requireNode({ hasAny, signal }: { hasAny: boolean } & Cancellable): Promise<void> {
+    if (hasAny && this.#isOwn) return;
     try {
-      await this.nodeUid(options);
+      await this.#node({ signal });
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
-      const { nodeId } = this.#options;
+      if (hasAny) return;
       throw new FailedPrecondition(
-        `Kubernetes has no Node '${nodeId}', so it cannot say what is needed here: set --node-id to the Node's name as ` +
-          "'kubectl get nodes' shows it; if it was deleted, restart this machine's kubelet to register it again",
+        `Kubernetes has no Node '${this.#options.nodeId}', so it cannot say what is needed here: ${howNamed}; if it was ` +
+          "deleted, restart this machine's kubelet to register it again",
         { cause: error },
       );
     }
+  }
+
+  /** This node's Node. @throws {FailedPrecondition} when it is another machine's */
+  async #node({ signal }: Cancellable): Promise<MachineObject> {
+    const { kube, nodeId, boot } = this.#options;
+    const node = await kube.get<MachineObject>(nodePath(nodeId), { signal });
+    const [told, own] = [node.status?.nodeInfo?.bootID?.toLowerCase(), (await boot?.())?.toLowerCase()];
+    if (!told || !own) return node;
+    this.#isOwn = told === own;
+    if (this.#isOwn) return node;
+    throw new FailedPrecondition(
+      `the Node '${nodeId}' is another machine's, as its kubelet runs in boot ${told} and this machine is in boot ${own}: ` +
+        `what Kubernetes has there says nothing of what is needed here. It is put right so: ${howNamed}; ` +
+        "if that is right, this machine was started anew and its kubelet has not told Kubernetes yet: then it passes by itself",
+    );
   }
 
   tell(volume: Known, reason: Reason, message: string): void {
@@ -124,6 +152,8 @@ export class KubernetesCluster implements Cluster {
     return handle ? [handle] : [...new Set([name, shortened(name)])];
   }
 }
+
+const howNamed = "set --node-id to the Node's name as 'kubectl get nodes' shows it for this machine";
 
 /** The id that the driver makes for a PV of this name: its UUID's first 28 digits. */
 function shortened(name: string): string {

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import type { KubeObject, RequestOptions } from "../kube/client.ts";
 import type { ToldOfSought } from "../kube/events.ts";
 import type { PvObject, VolumeAttachmentObject } from "../kube/objects.ts";
@@ -36,10 +36,13 @@ class FakeKube {
   }
 }
 
-function clusterOf(kube: FakeKube) {
+function clusterOf(kube: FakeKube, boot?: () => Promise<string | undefined>) {
   const told: ToldOfSought[] = [];
   const events = { postSought: (each: ToldOfSought) => void told.push(each) };
-  return { told, cluster: new KubernetesCluster({ kube, driver, nodeId: "node-1", prefix, events }) };
+  return {
+    told,
+    cluster: new KubernetesCluster({ kube, driver, nodeId: "node-1", prefix, events, ...(boot ? { boot } : {}) }),
+  };
 }
 
 function pv(handle: string, more: Partial<PvObject["spec"]> = {}, name = pvName): PvObject {
@@ -127,6 +130,38 @@ Deno.test("KubernetesCluster does not take what a Node has that Kubernetes does 
   kube.error = undefined;
   kube.objects.set("/api/v1/nodes/node-1", { metadata: { name: "node-1", uid: "uid-1" } });
   assertEquals([await cluster.attachmentsHere({ signal }), [...await cluster.podsHere({ signal })]], [[], []]);
+});
+
+Deno.test("KubernetesCluster takes nothing of a Node that is another machine's for this one's, and asks until that is known", async () => {
+  const kube = new FakeKube();
+  let boot: string | undefined = "b1";
+  const { cluster } = clusterOf(kube, () => Promise.resolve(boot));
+  kube.lists.set("/api/v1/pods", [{ metadata: { name: "a", uid: "uid-a" } }]);
+  kube.lists.set("/apis/storage.k8s.io/v1/volumeattachments", [attachment("a", { volume_id: "pvc-id" })]);
+  const told = (bootID: string) =>
+    kube.objects.set("/api/v1/nodes/node-1", {
+      metadata: { name: "node-1", uid: "uid-1" },
+      status: { nodeInfo: { bootID } },
+    } as KubeObject);
+  const questions = [
+    () => cluster.podsHere({ signal }),
+    () => cluster.attachmentsHere({ signal }),
+    () => cluster.nodeUid({ signal }),
+  ];
+  const wrong = /another machine's.*boot b0 .*boot b1.*--node-id.*passes by itself/;
+  told("b0");
+  for (const ask of questions) assertMatch((await assertRejects(ask, FailedPrecondition) as Error).message, wrong);
+  boot = undefined; // Nobody can tell.
+  for (const ask of questions) await ask();
+  boot = "b1";
+  told(""); // A kubelet that has just registered it.
+  for (const ask of questions) await ask();
+  told("b0");
+  for (const ask of questions) assertMatch((await assertRejects(ask, FailedPrecondition) as Error).message, wrong);
+  told("B1");
+  for (const ask of questions) await ask();
+  kube.error = new Unreachable("away");
+  assertEquals((await cluster.podsHere({ signal })).size, 1, "it is known, and need not be asked");
 });
 
 Deno.test("KubernetesCluster.annotation() reads that of the volume's own PV, found by its name or the volume's id", async () => {
