@@ -5,9 +5,12 @@
  * @module
  */
 import { parseArgs } from "node:util";
+import manifest from "../../deno.json" with { type: "json" };
 import { deno } from "./build.ts";
 
 const BASE = "localhost/rds-csi-debian";
+/** What the image in the archive is called: `ctr image import` takes the name from there. */
+export const NAME = `localhost/rds-csi:${manifest.version}`;
 const source = new URL("../../", import.meta.url).pathname;
 
 /** What can be chosen. */
@@ -43,7 +46,7 @@ export async function buildHere({ program, output, store }: HereOptions): Promis
     ...[`--tag=${image}`, `--file=${source}Containerfile`, source],
   );
   await Deno.remove(output).catch(() => {});
-  await buildah("push", image, `oci-archive:${output}:rds-csi:latest`);
+  await buildah("push", image, `oci-archive:${output}:${NAME}`);
 }
 
 type Buildah = (...args: string[]) => Promise<string>;

@@ -15,8 +15,11 @@ export interface ControlPlaneOptions {
   controllers?: readonly string[];
   /** Whether every request is written down: {@linkcode ControlPlane.auditLog}. */
   audited?: boolean;
-  /** More arguments of the API server. */
+  /** More arguments of the API server, and of the controller-manager. */
   apiServerArgs?: readonly string[];
+  managerArgs?: readonly string[];
+  /** With a scheduler, for pods. */
+  scheduler?: boolean;
 }
 
 const VOLUME_CONTROLLERS = [
@@ -136,7 +139,11 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
   const token = tokens.get(controllerManager.name) ?? "";
   const kubeconfig = await writeKubeconfig(folder, controllerManager, { url, ca, token });
-  await start("kube-controller-manager", managerArgs(kubeconfig, options.controllers ?? VOLUME_CONTROLLERS));
+  const managing = managerArgs(kubeconfig, options.controllers ?? VOLUME_CONTROLLERS);
+  await start("kube-controller-manager", [...managing, ...options.managerArgs ?? []]);
+  if (options.scheduler) {
+    await start("kube-scheduler", [`--kubeconfig=${kubeconfig}`, "--leader-elect=false", "--secure-port=0"]);
+  }
   return new ControlPlane({ url, ca, folder, tokens, programs, stack: stack.move() });
 }
 
@@ -189,6 +196,8 @@ function managerArgs(kubeconfig: string, controllers: readonly string[]): string
     "--leader-elect=false",
     "--secure-port=0",
     "--service-account-private-key-file=service-accounts.key",
+    // Pods trust the API server by it.
+    "--root-ca-file=certificates/apiserver.crt",
     "--pvclaimbinder-sync-period=2s",
   ];
 }

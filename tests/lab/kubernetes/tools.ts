@@ -37,6 +37,8 @@ const tools = {
   },
   "kube-apiserver": kubernetes("kube-apiserver"),
   "kube-controller-manager": kubernetes("kube-controller-manager"),
+  "kube-scheduler": kubernetes("kube-scheduler"),
+  "kubelet": kubernetes("kubelet"),
   "kubectl": kubernetes("kubectl"),
   "csi-provisioner": sidecar("csi-provisioner", "external-provisioner/v6", "v6.3.0"),
   "csi-attacher": sidecar("csi-attacher", "external-attacher/v4", "v4.12.0"),
@@ -51,7 +53,17 @@ export function kubernetesTool(name: KubernetesTool): Promise<string> {
   return goTool(tools[name]);
 }
 
+/** What a control plane and the driver's sidecars need. */
+const controlPlane = [
+  "etcd",
+  "kube-apiserver",
+  "kube-controller-manager",
+  "csi-provisioner",
+  "csi-attacher",
+  "csi-resizer",
+] as const;
+
 /** Builds what a control plane and the driver's sidecars need, one after the other: each build takes all processors. */
-export async function layerTools(): Promise<void> {
-  for (const tool of Object.values(tools)) if (tool.name !== "kubectl") await goTool(tool);
+export async function layerTools(...more: KubernetesTool[]): Promise<void> {
+  for (const name of [...controlPlane, ...more]) await kubernetesTool(name);
 }
