@@ -1,3 +1,4 @@
+import { chart } from "./chart/layer.ts";
 import { imageLayer } from "./image/layer.ts";
 import { kubernetes } from "./kubernetes/kubernetes.ts";
 import { needPrograms } from "./lab/debian.ts";
@@ -38,4 +39,4 @@ const conformance: Layer = {
 };
 
 /** All layers, the quick ones first. */
-export const layers: readonly Layer[] = [unit, conformance, sanity, imageLayer, kubernetes, nvme];
+export const layers: readonly Layer[] = [unit, conformance, sanity, imageLayer, chart, kubernetes, nvme];
