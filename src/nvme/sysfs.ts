@@ -131,13 +131,24 @@ export class Sysfs {
   }
 
   /**
-   * Whose a device, or a partition, of this number is today: the NQN of its session, ours or not, else the name of whatever
-   * other disk it is, as all kinds share major 259; undefined: there is none.
+   * Whose a device, or a partition, of each number is today: the NQN of its session, ours or not, else the name of whatever
+   * other disk it is, as all kinds share major 259. Numbers that no device has are not among them.
    */
-  async ownerOf(majorMinor: string, options: Cancellable = {}): Promise<string | undefined> {
+  async ownersOf(numbers: readonly string[], options: Cancellable = {}): Promise<Map<string, string>> {
+    const owners = new Map<string, string>();
+    if (numbers.length === 0) return owners;
     const sessions = await this.#sessions(() => true, options);
-    const nqn = sessions.find(({ namespaces }) => namespaces.some((each) => numbersOf(each).includes(majorMinor)))?.nqn;
-    return nqn ?? await this.#guarded(() => this.#nameOf(majorMinor), options);
+    for (const number of numbers) {
+      const isIts = ({ namespaces }: Session) => namespaces.some((each) => numbersOf(each).includes(number));
+      const owner = sessions.find(isIts)?.nqn ?? await this.#guarded(() => this.#nameOf(number), options);
+      if (owner !== undefined) owners.set(number, owner);
+    }
+    return owners;
+  }
+
+  /** As {@linkcode ownersOf}, of one number. */
+  async ownerOf(majorMinor: string, options: Cancellable = {}): Promise<string | undefined> {
+    return (await this.ownersOf([majorMinor], options)).get(majorMinor);
   }
 
   /** As which hosts the kernel has connected, the sessions under a managed prefix first. */

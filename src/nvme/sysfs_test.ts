@@ -224,6 +224,19 @@ Deno.test("Sysfs.ownerOf() names whoever has a device number now, and disks of o
   await Deno.mkdir(`${root}/dev/block`, { recursive: true });
   await Deno.symlink("../../devices/virtual/block/loop0/loop0p1", `${root}/dev/block/259:8`);
   assertEquals([await sysfs(root).ownerOf("259:8"), await sysfs(root).ownerOf("259:7")], ["loop0p1", undefined]);
+  const read = Deno.readTextFile;
+  let looks = 0;
+  Deno.readTextFile = (path, options) => {
+    if (String(path).endsWith("nvme1/state")) looks++;
+    return read(path, options);
+  };
+  try {
+    const owners = await sysfs(root).ownersOf(["259:7", "259:8", "259:9"]);
+    assertEquals([...owners.keys(), looks], ["259:8", "259:9", 1], "all by one look");
+    assertEquals([(await sysfs(root).ownersOf([])).size, looks], [0, 1]);
+  } finally {
+    Deno.readTextFile = read;
+  }
   await remove(root);
 });
 

@@ -22,7 +22,7 @@ export class KeyedLock {
     try {
       return await work();
     } catch (error) {
-      if (error instanceof Stuck) this.hold(key, `a process that hangs in the kernel (${what})`, error.ended);
+      if (error instanceof Stuck) this.#hold(key, `a process that hangs in the kernel (${what})`, error.ended);
       throw error;
     } finally {
       this.#release(key, mine);
@@ -30,7 +30,7 @@ export class KeyedLock {
   }
 
   /** Keeps `key` held until `until` settles: for work that was given up but still goes on behind us. */
-  hold(key: string, what: string, until: Promise<unknown>): void {
+  #hold(key: string, what: string, until: Promise<unknown>): void {
     const mine = { what };
     this.#held.set(key, mine);
     until.catch(() => {}).finally(() => this.#release(key, mine));

@@ -20,24 +20,6 @@ Deno.test("KeyedLock.run() lets go after a failure", async () => {
   assertEquals(await lock.run("a", "stage", () => Promise.resolve(1)), 1);
 });
 
-Deno.test("KeyedLock.hold() keeps the key beyond the call that failed, until the work behind it ends", async () => {
-  const lock = new KeyedLock();
-  const ended = Promise.withResolvers<void>();
-  await assertRejects(
-    () =>
-      lock.run("a", "stage", () => {
-        lock.hold("a", "a process that hangs", ended.promise);
-        return Promise.reject(new Error("gave up"));
-      }),
-    Error,
-    "gave up",
-  );
-  await assertRejects(() => lock.run("a", "stage", () => Promise.resolve()), Busy, "a process that hangs");
-  ended.resolve();
-  await new Promise((resolve) => setTimeout(resolve, 0));
-  assertEquals(await lock.run("a", "stage", () => Promise.resolve(1)), 1);
-});
-
 Deno.test("KeyedLock.run() keeps the key, whoever held it, while a program that the work left behind hangs in the kernel", async () => {
   const lock = new KeyedLock();
   const ended = Promise.withResolvers<void>();

@@ -9,7 +9,7 @@ import { letGo } from "./let_go.ts";
 import type { Guard } from "./mending.ts";
 import type { StagingParts } from "./parts.ts";
 import { unstage } from "./unstage.ts";
-import { described, usersOf } from "./users.ts";
+import { described, othersOf } from "./users.ts";
 import { tracesOf } from "./uses.ts";
 
 /** Milliseconds between the two looks that must both show that nobody needs a session. */
@@ -161,11 +161,7 @@ export class Cleaning {
   async #users(volumeId: string): Promise<string[]> {
     const { signal } = this.#options;
     const traces = await tracesOf(this.#parts, volumeId, { signal });
-    const stagingPath = traces.record?.stagingPath;
-    const staged = stagingPath && await this.#parts.mounts.at(stagingPath, { signal });
-    const users = await usersOf(this.#parts, traces, { stagingPath, signal });
-    return users.filter((user) => !(user.kind === "mount" && staged && user.mount.target === staged.target))
-      .map(described);
+    return (await othersOf(this.#parts, traces, { stagingPath: traces.record?.stagingPath, signal })).map(described);
   }
 
   /**

@@ -195,12 +195,10 @@ export async function sightOf(
     if (majorMinor !== undefined) nodes.push({ path, majorMinor });
   }
   const own = new Set(sessions.map(({ nqn }) => nqn));
-  const owners = new Map(seen.owners);
-  for (const number of [...numbersNoted(record), ...nodes.map(({ majorMinor }) => majorMinor)]) {
-    if (owners.has(number)) continue; // A number that none of ours has may be a foreign disk's by now.
-    const nqn = await parts.sysfs.ownerOf(number, options);
-    if (nqn !== undefined) owners.set(number, nqn);
-  }
+  const numbers = [...numbersNoted(record), ...nodes.map(({ majorMinor }) => majorMinor)];
+  // A number that none of ours has may be a foreign disk's by now.
+  const others = numbers.filter((number) => !seen.owners?.has(number));
+  const owners = new Map([...seen.owners ?? [], ...await parts.sysfs.ownersOf(others, options)]);
   const hasStagingFolder = record?.kind === "block" && await infoOf(record.stagingPath) !== undefined;
   const ownerOf = (number: string) => {
     const nqn = owners.get(number);

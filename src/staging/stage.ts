@@ -13,8 +13,8 @@ import { recover } from "./recovery.ts";
 import { pinned, requireSame } from "./same_device.ts";
 import { endTrial, tryMount } from "./trial_mount.ts";
 import { unstage } from "./unstage.ts";
-import { described, usersOf } from "./users.ts";
-import { requireKind, tracesOf, usesBesideRecord, withoutOldNodes } from "./uses.ts";
+import { described, othersOf, usersOf } from "./users.ts";
+import { requireKind, tracesOf, withoutOldNodes } from "./uses.ts";
 import {
   atPromisedSize,
   type Cancellable,
@@ -127,8 +127,9 @@ async function recordBefore(
 ): Promise<StagingRecord | undefined> {
   const traces = await tracesOf(parts, volumeId, { signal });
   if (!traces.unusable) return await withoutOldNodes(parts, traces.record);
-  const uses = await usesBesideRecord(parts, traces, { stagingPath, signal });
-  if (capability.kind === "block" || uses.length > 0) throw traces.unusable;
+  if (capability.kind === "block") throw traces.unusable;
+  const others = await othersOf(parts, { ...traces, unusable: undefined }, { stagingPath, signal });
+  if (others.length > 0) throw traces.unusable;
   log.warn("a staging record that cannot be used is replaced", { volumeId, error: traces.unusable });
   return undefined;
 }

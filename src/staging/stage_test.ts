@@ -663,6 +663,12 @@ Deno.test({
       await assertRejects(() => stage(node.parts, each), FailedPrecondition, "staging record");
     }
     await run("umount", node.path("target"));
+    const { majorMinor } = await node.parts.sessions.device(node.nqn(volume));
+    const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
+    await Deno.mkdir(folder, { recursive: true });
+    await run("mknod", `${folder}/of-a-pod`, "b", ...majorMinor.split(":"));
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "staging record");
+    await Deno.remove(`${folder}/of-a-pod`);
     await stage(node.parts, volume);
     assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "filesystem");
   },

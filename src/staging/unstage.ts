@@ -1,5 +1,4 @@
 import { whyNotIdle } from "../mounts/exclusive_open.ts";
-import { resolved } from "../mounts/mountinfo.ts";
 import { isNodeOf } from "../nvme/session.ts";
 import { throwIfAborted } from "../runtime/deadline.ts";
 import { InUse } from "../runtime/errors.ts";
@@ -10,7 +9,7 @@ import { forget, letGo } from "./let_go.ts";
 import type { StagingParts } from "./parts.ts";
 import type { StagingRecord } from "./records.ts";
 import { type Traces, tracesOf, withoutOldNodes } from "./uses.ts";
-import { described, type User, usersOf } from "./users.ts";
+import { described, othersOf, type User, usersOf } from "./users.ts";
 import { type Cancellable, requireVolumeId } from "./volume.ts";
 
 interface UnstageInput {
@@ -68,9 +67,7 @@ async function requireOthersGone(
   stagingPath: string,
   options: Cancellable,
 ): Promise<string[]> {
-  const staging = await resolved(stagingPath);
-  const users = await usersOf(parts, traces, { stagingPath, ...options });
-  const others = users.filter((user) => user.kind !== "mount" || user.mount.target !== staging);
+  const others = await othersOf(parts, traces, { stagingPath, ...options });
   if (others.length === 0) return [];
   const pods = await kubeletPods(parts, options);
   const isLeftBehind = (user: User) => user.kind === "mount" && pods.isOrphan(user.mount.target);

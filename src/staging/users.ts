@@ -48,6 +48,18 @@ export async function usersOf(
   ];
 }
 
+/** Those of {@linkcode usersOf} that are not the mount at the staging path. */
+export async function othersOf(
+  parts: StagingParts,
+  traces: Traces,
+  options: { stagingPath: string | undefined } & Cancellable,
+): Promise<User[]> {
+  const { stagingPath } = options;
+  const staging = stagingPath === undefined ? undefined : await resolved(stagingPath);
+  const users = await usersOf(parts, traces, options);
+  return users.filter((user) => user.kind !== "mount" || user.mount.target !== staging);
+}
+
 function holdersOf({ sessions }: Traces): User[] {
   const devices = sessions.flatMap(({ namespaces }) => namespaces).flatMap((each) => [each, ...each.partitions]);
   return devices.flatMap(({ name: over, holders }) => holders.map((name) => ({ kind: "device" as const, name, over })));

@@ -1,5 +1,5 @@
 import { deviceNodeAt, removeDeviceNode } from "../mounts/device_node.ts";
-import { type Mount, resolved } from "../mounts/mountinfo.ts";
+import type { Mount } from "../mounts/mountinfo.ts";
 import { isVolumeId } from "../nvme/nqn.ts";
 import { type ManagedSession, type Namespace, numbersOf } from "../nvme/sysfs.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
@@ -30,9 +30,9 @@ export async function tracesOf(parts: StagingParts, volumeId: string, options: C
   const devices = sessions.flatMap(({ namespaces }) => namespaces);
   const own = new Set(devices.flatMap(numbersOf));
   // A session may be gone while its mounts are not. The noted number is theirs unless a device of today has it.
-  for (const number of numbersNoted(record)) {
-    if (!own.has(number) && !await parts.sysfs.ownerOf(number, options)) own.add(number);
-  }
+  const former = numbersNoted(record).filter((number) => !own.has(number));
+  const owners = await parts.sysfs.ownersOf(former, options);
+  for (const number of former) if (!owners.has(number)) own.add(number);
   const names = devices.flatMap((device) => [device, ...device.partitions].map(({ name }) => name));
   const owns = (majorMinor: string) => own.has(majorMinor);
   return { volumeId, sessions, record, unusable, names, owns, isOurs: (mount) => owns(mount.majorMinor) };
@@ -46,23 +46,6 @@ async function noted(parts: StagingParts, volumeId: string): Promise<Pick<Traces
     if (error instanceof FailedPrecondition) return { record: undefined, unusable: error };
     throw error;
   }
-}
-
-/** The users of a volume that sysfs and mountinfo know, in words. Without a staging path every mount counts. */
-export async function usesBesideRecord(
-  parts: StagingParts,
-  traces: Traces,
-  options: { stagingPath?: string } & Cancellable,
-): Promise<string[]> {
-  const staging = options.stagingPath === undefined ? undefined : await resolved(options.stagingPath);
-  const mounts = (await parts.mounts.all(options)).filter((mount) => traces.isOurs(mount) && mount.target !== staging);
-  const uses = mounts.map((mount) => `a mount at ${mount.target}`);
-  for (const namespace of traces.sessions.flatMap((session) => session.namespaces)) {
-    for (const { name, holders } of [namespace, ...namespace.partitions]) {
-      uses.push(...holders.map((holder) => `${holder}, built on ${name}`));
-    }
-  }
-  return uses;
 }
 
 /** The targets of a block volume where a device node is. What is left of an earlier start of the machine is none. */
