@@ -4,6 +4,7 @@ import { ControllerMetrics } from "../../src/runtime/controller_metrics.ts";
 import type { Metrics } from "../../src/runtime/metrics.ts";
 import { NodeMetrics } from "../../src/runtime/node_metrics.ts";
 import { parameters } from "../../src/volumes/parameters.ts";
+import { chartValuesPage } from "./chart_values.ts";
 
 const root = new URL("../../", import.meta.url);
 
@@ -85,6 +86,10 @@ export function pages(): { path: URL; text: string }[] {
     { path: new URL("docs/reference/parameters.md", root), text: parametersPage() },
     { path: new URL("docs/reference/metrics.md", root), text: metricsPage() },
     { path: new URL("docs/reference/events.md", root), text: eventsPage() },
+    {
+      path: new URL("docs/reference/chart-values.md", root),
+      text: chartValuesPage(Deno.readTextFileSync(new URL("deploy/chart/values.yaml", root))),
+    },
   ];
 }
 
