@@ -1,4 +1,5 @@
 import { chart } from "./chart/layer.ts";
+import { cluster } from "./cluster/layer.ts";
 import { imageLayer } from "./image/layer.ts";
 import { kubernetes } from "./kubernetes/kubernetes.ts";
 import { needPrograms } from "./lab/debian.ts";
@@ -39,4 +40,4 @@ const conformance: Layer = {
 };
 
 /** All layers, the quick ones first. */
-export const layers: readonly Layer[] = [unit, conformance, sanity, imageLayer, chart, kubernetes, nvme];
+export const layers: readonly Layer[] = [unit, conformance, sanity, imageLayer, chart, kubernetes, nvme, cluster];

@@ -1,4 +1,5 @@
 import { Deadline, poll } from "../../../src/runtime/deadline.ts";
+import type { Ran } from "../machines/agent.ts";
 import { Machine } from "../machines/machine.ts";
 import { patient } from "../machines/patience.ts";
 import { BUSYBOX } from "./images.ts";
@@ -51,11 +52,16 @@ export class KubeletMachine {
 
   /** Runs a script of the shell in a container. @returns its output. @throws with what it said when it fails */
   async inContainer(id: string, script: string): Promise<string> {
-    const exec = `exec-${crypto.randomUUID()}`;
-    const args = ["-a", SOCKET, "-n", "k8s.io", "task", "exec", "--exec-id", exec, id, "sh", "-euc", script];
-    const { code, stdout, stderr } = await this.machine.guest.run("ctr", args);
+    const { code, stdout, stderr } = await this.run(id, "sh", "-euc", script);
     if (code !== 0) throw new Error(`in ${id} on ${this.name} '${script}' ended with ${code}: ${stderr}${stdout}`);
     return stdout.trimEnd();
+  }
+
+  /** Runs a program in a container, whatever its exit code. */
+  async run(id: string, ...command: string[]): Promise<Ran> {
+    const exec = `exec-${crypto.randomUUID()}`;
+    const args = ["-a", SOCKET, "-n", "k8s.io", "task", "exec", "--exec-id", exec, id, ...command];
+    return await this.machine.guest.run("ctr", args);
   }
 
   /** NQN and state of each of the kernel's sessions. */

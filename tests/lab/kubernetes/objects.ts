@@ -109,13 +109,55 @@ export interface Lease extends KubeObject {
 
 /** A Pod. */
 export interface Pod extends KubeObject {
+  spec: PodSpec;
+  status?: { phase?: string; conditions?: Condition[]; containerStatuses?: ContainerStatus[] };
+}
+
+/** What a Pod is to be, the part of it that tests say. */
+export interface PodSpec {
+  nodeName?: string;
+  nodeSelector?: Record<string, string>;
+  terminationGracePeriodSeconds?: number;
+  hostNetwork?: boolean;
+  restartPolicy?: "Always" | "Never";
+  automountServiceAccountToken?: boolean;
+  securityContext?: { runAsUser?: number; runAsGroup?: number; fsGroup?: number };
+  tolerations?: { key?: string; operator: string; effect?: string; tolerationSeconds?: number }[];
+  containers: {
+    name: string;
+    image: string;
+    imagePullPolicy?: "Never";
+    command?: string[];
+    volumeMounts?: { name: string; mountPath: string }[];
+    volumeDevices?: { name: string; devicePath: string }[];
+  }[];
+  volumes?: { name: string; persistentVolumeClaim?: { claimName: string } }[];
+}
+
+/** How a container is. */
+export interface ContainerStatus {
+  name: string;
+  ready: boolean;
+  restartCount: number;
+  /** `containerd://…` */
+  containerID?: string;
+  state?: { running?: object; terminated?: { exitCode: number; message?: string } };
+}
+
+/** A Deployment or a DaemonSet. */
+export interface Workload extends KubeObject {
   spec: {
-    nodeName?: string;
-    terminationGracePeriodSeconds?: number;
-    containers: { name: string; image: string }[];
-    volumes?: { name: string; persistentVolumeClaim?: { claimName: string } }[];
+    replicas?: number;
+    strategy?: { type: "Recreate" };
+    selector: { matchLabels: Record<string, string> };
+    template: { metadata: { labels: Record<string, string>; annotations?: Record<string, string> }; spec: PodSpec };
   };
-  status?: { phase?: string; conditions?: Condition[] };
+  status?: {
+    observedGeneration?: number;
+    desiredNumberScheduled?: number;
+    updatedNumberScheduled?: number;
+    numberAvailable?: number;
+  };
 }
 
 /** An Event of the core group. */
@@ -162,5 +204,7 @@ export const clusterRoles = kind<Role>(rbac, "ClusterRole");
 export const clusterRoleBindings = kind<RoleBinding>(rbac, "ClusterRoleBinding");
 export const roles = kind<Role>(rbac, "Role", { namespaced: true });
 export const roleBindings = kind<RoleBinding>(rbac, "RoleBinding", { namespaced: true });
+export const deployments = kind<Workload>("apps/v1", "Deployment", { namespaced: true });
+export const daemonSets = kind<Workload>("apps/v1", "DaemonSet", { namespaced: true });
 export const pods = kind<Pod>("v1", "Pod", { namespaced: true });
 export const leases = kind<Lease>("coordination.k8s.io/v1", "Lease", { namespaced: true });
