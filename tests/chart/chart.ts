@@ -83,6 +83,7 @@ export interface Rendered {
 
 /** A pod's spec. */
 export interface PodSpec {
+  securityContext?: Record<string, unknown>;
   containers: Container[];
   volumes?: Record<string, unknown>[];
 }
@@ -114,6 +115,20 @@ export function driverContainers(objects: readonly Rendered[]): { component: str
     const container = spec?.template?.spec.containers.find(({ name }) => name === "rds-csi");
     return container ? [{ component: metadata.labels?.["app.kubernetes.io/component"] ?? "", container }] : [];
   });
+}
+
+/** The environment that a container gets, on the node `node-1`. @throws when a ConfigMap does not have what it names */
+export function environment(container: Container, objects: readonly Rendered[]): Record<string, string> {
+  const valueOf = ({ value, valueFrom }: EnvVar): string => {
+    const { configMapKeyRef: ref, fieldRef } = valueFrom ?? {};
+    if (fieldRef) return "node-1";
+    if (!ref) return value ?? "";
+    const config = objects.find(({ kind, metadata }) => kind === "ConfigMap" && metadata.name === ref.name);
+    const found = config?.data?.[ref.key];
+    if (found === undefined) throw new Error(`the ConfigMap ${ref.name} has no ${ref.key}`);
+    return found;
+  };
+  return Object.fromEntries((container.env ?? []).map((variable) => [variable.name, valueOf(variable)]));
 }
 
 if (import.meta.main) {

@@ -1,19 +1,10 @@
-import { assert, assertEquals, assertExists } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
 import schema from "../../deploy/chart/values.schema.json" with { type: "json" };
 import { type Mode, settings } from "../../src/config.ts";
 import { readConfig } from "../../src/config_read.ts";
 import { parameters } from "../../src/volumes/parameters.ts";
-import {
-  type Container,
-  driverContainers,
-  type EnvVar,
-  least,
-  objectsOf,
-  render,
-  type Rendered,
-  type Values,
-} from "./chart.ts";
+import { driverContainers, environment, least, objectsOf, render, type Values } from "./chart.ts";
 
 const all = Object.values(settings);
 
@@ -28,20 +19,6 @@ const everything: Values = {
   node: { loadModules: true, settings: { "max-volumes-per-node": 20_000_000 / 1e6 } },
   simulator: { enabled: true, exporter: "nvmet", settings: { latency: "add=400,print=50" } },
 };
-
-/** The environment that a container gets. */
-function environment(container: Container, objects: readonly Rendered[]): Record<string, string> {
-  const valueOf = ({ value, valueFrom }: EnvVar): string => {
-    const { configMapKeyRef: ref, fieldRef } = valueFrom ?? {};
-    if (fieldRef) return "node-1";
-    if (!ref) return value ?? "";
-    const config = objects.find(({ kind, metadata }) => kind === "ConfigMap" && metadata.name === ref.name);
-    const found = config?.data?.[ref.key];
-    assertExists(found, `${ref.name} has no ${ref.key}`);
-    return found;
-  };
-  return Object.fromEntries((container.env ?? []).map((variable) => [variable.name, valueOf(variable)]));
-}
 
 async function containers(
   values: Values,
