@@ -15,13 +15,10 @@ import { HOME, nodeUser, replicaOf, reportOf, startKubernetes, WORK } from "../l
 import type { Replica } from "../lab/kubernetes/replica.ts";
 import type { GuestProcess } from "../lab/machines/guest.ts";
 import { whyNoMachines } from "../lab/machines/kernel.ts";
-import {
-  type Machines,
-  type NodeMachine,
-  type Settings,
-  startMachines,
-  TARGET_ADDRESS,
-} from "../lab/machines/machines.ts";
+import type { Settings } from "../lab/machines/driver_in_guest.ts";
+import { type Machines, startMachines } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
+import { TARGET_ADDRESS } from "../lab/machines/target_machine.ts";
 import { patient } from "../lab/machines/patience.ts";
 import { type ScenarioOn, scenariosOn } from "./machines_scenarios.ts";
 import {
@@ -201,8 +198,8 @@ export async function deviceOf(node: NodeMachine, nqn: string): Promise<string> 
 export async function tracesOf(node: NodeMachine, { id, pv }: Volume, nqn: string) {
   const { guest } = node.machine;
   const session = (await node.controllers()).find((each) => each.nqn === nqn)?.state;
-  const mounts = await guest.sh(`grep -e ${id} -e ${pv} /proc/1/mountinfo | cut -d ' ' -f 5 || true`);
-  const record = await guest.sh(`cat ${recordOf(id)} 2>/dev/null || true`);
+  const mounts = await guest.quick(`grep -e ${id} -e ${pv} /proc/1/mountinfo | cut -d ' ' -f 5 || true`);
+  const record = await guest.quick(`cat ${recordOf(id)} 2>/dev/null || true`);
   return { session, mounts: mounts.split("\n").filter(Boolean), record: record ? JSON.parse(record) : undefined };
 }
 
@@ -226,7 +223,7 @@ export async function writer(place: Place, how: "synced" | "buffered"): Promise<
 
 /** How often the kernel was refused by the server while it tried to have a session back. */
 export async function refusals(node: NodeMachine): Promise<number> {
-  return Number(await node.machine.guest.sh("dmesg | grep -c 'Connect Invalid Data Parameter' || true"));
+  return Number(await node.machine.guest.quick("dmesg | grep -c 'Connect Invalid Data Parameter' || true"));
 }
 
 /** As whom the kernel connected a session. */

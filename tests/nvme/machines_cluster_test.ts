@@ -4,7 +4,7 @@ import { pause } from "../../src/runtime/deadline.ts";
 import { letGoAnnotation } from "../../src/staging/dead_sessions.ts";
 import { addNode, eventOf, reasonsOf, removeNode, setReady } from "../kubernetes/steps.ts";
 import * as objects from "../lab/kubernetes/objects.ts";
-import type { Settings } from "../lab/machines/machines.ts";
+import type { Settings } from "../lab/machines/driver_in_guest.ts";
 import { patient } from "../lab/machines/patience.ts";
 import {
   attachTo,

@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Machines, NodeMachine } from "../lab/machines/machines.ts";
+import { assertEquals, assertMatch } from "@std/assert";
+import type { Machines } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
 import { crash, type Gate, type Gated, Gates, type Hold } from "./machines_gates.ts";
 import {
   assertClean,
@@ -8,38 +9,28 @@ import {
   checksum,
   deleteVolume,
   detach,
+  down,
   type Kind,
   makeVolume,
-  persistently,
+  nodeOf,
   type Place,
   placeOf,
   publish,
   refusal,
   scenarios,
   stage,
+  stageOnce,
   unpublish,
   unstage,
   until,
+  up,
   write,
 } from "./machines_steps.ts";
-import { MachineVolume } from "./machines_volume.ts";
 
 const scenario = scenarios();
 
-function nodesOf(lab: Machines) {
-  const [a, b] = lab.nodes;
-  assert(a && b);
-  return [a, b] as const;
-}
-
-let installed: Gates | undefined;
-
-async function gatesOf(node: NodeMachine): Promise<Gates> {
-  return installed ??= await Gates.install(node);
-}
-
 async function given(lab: Machines, kind: Kind): Promise<Attached> {
-  return await attach(lab, await makeVolume(lab, kind), nodesOf(lab)[0]);
+  return await attach(lab, await makeVolume(lab, kind), nodeOf(lab));
 }
 
 /** As {@linkcode given}, with a filesystem that was made before. */
@@ -60,13 +51,13 @@ async function end(lab: Machines, volumes: readonly Attached[]): Promise<void> {
 
 async function recordOf({ node, id }: Attached): Promise<Record<string, unknown> | undefined> {
   const path = `/var/lib/kubelet/plugins/rds.csi.srvlab.io/volumes/${id}.json`;
-  const text = await node.machine.guest.sh(`cat ${path} 2>/dev/null || true`);
+  const text = await node.machine.guest.quick(`cat ${path} 2>/dev/null || true`);
   return text === "" ? undefined : JSON.parse(text);
 }
 
 /** How often something is mounted at a path. */
 async function mountsAt(node: NodeMachine, path: string): Promise<number> {
-  return Number(await node.machine.guest.sh(`awk -v p='${path}' '$5 == p' /proc/1/mountinfo | wc -l`));
+  return Number(await node.machine.guest.quick(`awk -v p='${path}' '$5 == p' /proc/1/mountinfo | wc -l`));
 }
 
 /** The state of the session of a volume. */
@@ -99,8 +90,8 @@ async function cutOff(node: NodeMachine, cuts: readonly Cut[], seen: () => Promi
 scenario(
   "the agent is killed in the middle of stage, mkfs, mount, publish, unpublish and unstage: repeated, they end clean",
   async (lab) => {
-    const [node] = nodesOf(lab);
-    const gates = await gatesOf(node);
+    const node = nodeOf(lab);
+    const gates = await Gates.install(node);
     const held = async (program: Gated, hold: Hold, call: () => Promise<unknown>): Promise<Cut> => ({
       gate: await gates.hold(program, hold),
       call,
@@ -181,7 +172,7 @@ scenario(
       assertEquals(sessions, ["live", "live", "live", "live", undefined, undefined]);
     });
     assertEquals((await node.controllers()).length, volumes.length - rest.length);
-    await node.machine.guest.sh(
+    await node.machine.guest.quick(
       rest.map(({ stagingPath }) => `rmdir '${stagingPath}'; mkdir '${stagingPath}'`).join("; "),
     );
 
@@ -205,85 +196,80 @@ async function deviceOf({ node, nqn }: Attached): Promise<string> {
 scenario(
   "a mkfs that was cut off is finished by its own node alone: another refuses, and says how to go on",
   async (lab) => {
-    const [own, other] = nodesOf(lab);
-    const gates = await gatesOf(own);
-    const volumes = await Promise.all((["ext4", "xfs"] as const).map((kind) => MachineVolume.create(lab, { kind })));
-    await Promise.all(volumes.map((volume) => volume.attach(own)));
+    const [own, other] = [nodeOf(lab), nodeOf(lab, 2)];
+    const gates = await Gates.install(own);
+    const volumes = await Promise.all([given(lab, "ext4"), given(lab, "xfs")]);
     const cuts = [
       await gates.hold("mkfs.ext4", { when: "half" }),
       await gates.hold("mkfs.xfs", { when: 300_000 }),
     ];
-    const calls = volumes.map((volume) => refusal(() => volume.stage(own)));
+    const calls = volumes.map((volume) => refusal(() => stageOnce(volume)));
     await Promise.all(cuts.map((gate) => gate.reached()));
     await crash(own);
     await Promise.all(calls);
     await own.startAgent();
-    for (const volume of volumes) {
-      await persistently(() => volume.unstage(own));
-      await volume.detach(own);
-      await volume.attach(other);
-      const { code, message } = await refusal(() => volume.stage(other));
+    await Promise.all(volumes.map(async (volume) => {
+      await unstage(volume);
+      await detach(lab, volume);
+      const elsewhere = await attach(lab, volume, other);
+      const { code, message } = await refusal(() => stageOnce(elsewhere));
       assertEquals(code, "FAILED_PRECONDITION", message);
       assertMatch(message, /another node's mkfs was cut off, start a pod there/);
-      await volume.unstage(other);
-      await volume.detach(other);
-      await volume.attach(own);
-      await persistently(() => volume.stage(own));
-      await own.machine.guest.sh(`echo here > ${volume.stagingPath}/file`);
-      await volume.unstage(own);
-      await volume.detach(own);
+      await unstage(elsewhere);
+      await detach(lab, elsewhere);
+      const back = await attach(lab, volume, own);
+      await stage(back);
+      await own.machine.guest.quick(`echo here > '${back.stagingPath}/file'`);
+      await unstage(back);
+      await detach(lab, back);
       // Finished, it is as any other.
-      await volume.up(other);
-      assertEquals(await other.machine.guest.sh(`cat ${volume.targetPath()}/file`), "here");
-      await volume.down(other);
-      await volume.delete();
-    }
+      const place = await up(lab, volume, other);
+      assertEquals(await other.machine.guest.quick(`cat '${place.targetPath}/file'`), "here");
+      await down(lab, place);
+      await deleteVolume(lab, volume);
+    }));
     for (const node of [own, other]) await assertClean(node);
   },
 );
 
 scenario("a mkfs that outlives its agent is not written over: the call is refused until it has ended", async (lab) => {
-  const [node] = nodesOf(lab);
-  const gate = await (await gatesOf(node)).hold("mkfs.ext4", { when: 300_000 });
-  const volume = await MachineVolume.create(lab, { kind: "ext4" });
-  await volume.attach(node);
-  const lost = refusal(() => volume.stage(node));
+  const node = nodeOf(lab);
+  const gate = await (await Gates.install(node)).hold("mkfs.ext4", { when: 300_000 });
+  const volume = await given(lab, "ext4");
+  const lost = refusal(() => stageOnce(volume));
   await gate.reached();
   await crash(node, { orphans: true });
   await lost;
   await node.startAgent();
-  const { code, message } = await refusal(() => volume.stage(node));
+  const { code, message } = await refusal(() => stageOnce(volume));
   assertEquals(code, "UNAVAILABLE", message);
   assertMatch(message, /in use/);
   await gate.open();
   await until("the old mkfs to end", async () => {
     return (await node.machine.guest.run("pgrep", ["mkfs"])).code === 1 || undefined;
   });
-  await volume.stage(node);
-  await volume.unstage(node); // Staged again it is checked before.
-  await volume.up(node);
-  await volume.down(node);
-  await volume.delete();
+  await stageOnce(volume);
+  await unstage(volume); // Staged again it is checked before.
+  await stage(volume);
+  const place = await publish(volume, "pod");
+  await down(lab, place);
+  await deleteVolume(lab, volume);
   await assertClean(node);
 });
 
 scenario(
   "SIGTERM: the call under way finishes or ends within the grace, new ones are refused, the exit code is 0",
   async (lab) => {
-    const [node] = nodesOf(lab);
-    const gates = await gatesOf(node);
-    const [ext4, xfs] = await Promise.all(
-      (["ext4", "xfs"] as const).map((kind) => MachineVolume.create(lab, { kind })),
-    );
-    assert(ext4 && xfs);
-    await Promise.all([ext4, xfs].map((volume) => volume.attach(node)));
+    const node = nodeOf(lab);
+    const gates = await Gates.install(node);
+    const [ext4, xfs] = await Promise.all([given(lab, "ext4"), given(lab, "xfs")]);
     const finishing = await gates.hold("mkfs.ext4", { when: "before" });
-    const finished = ext4.stage(node);
+    const finished = stageOnce(ext4);
     finished.catch(() => {});
     await finishing.reached();
     await node.agent.kill("SIGTERM");
     await until("it to end", () => Promise.resolve(node.agent.find(/ending because of SIGTERM/)));
-    assertEquals((await refusal(() => xfs.stage(node))).code, "UNAVAILABLE");
+    assertEquals((await refusal(() => stageOnce(xfs))).code, "UNAVAILABLE");
     await finishing.open();
     await finished;
     assertEquals(await node.agent.ended(), 0);
@@ -291,7 +277,7 @@ scenario(
 
     await node.startAgent({ "shutdown-grace": "2s" });
     const late = await gates.hold("mkfs.xfs", { when: "before" });
-    const aborted = refusal(() => xfs.stage(node));
+    const aborted = refusal(() => stageOnce(xfs));
     await late.reached();
     await node.agent.kill("SIGTERM");
     const { code, message } = await aborted;
@@ -299,12 +285,8 @@ scenario(
     assertEquals(await node.agent.ended(), 0);
     assertEquals((await node.machine.guest.run("pgrep", ["mkfs"])).code, 1, "mkfs goes on");
     await node.startAgent();
-    for (const volume of [ext4, xfs]) {
-      await persistently(() => volume.stage(node));
-      await volume.unstage(node);
-      await volume.detach(node);
-      await volume.delete();
-    }
+    await Promise.all([ext4, xfs].map(stage));
+    await end(lab, [ext4, xfs]);
     await assertClean(node);
   },
 );

@@ -1,4 +1,4 @@
-import type { NodeMachine } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
 import { patient } from "../lab/machines/patience.ts";
 import { until } from "./machines_steps.ts";
 
@@ -17,6 +17,7 @@ export interface Hold {
 }
 
 const folder = "/run/gates";
+let count = 0;
 
 /** Stands before the program itself, which it becomes at once when no gate is for it. It polls without making processes. */
 function standIn(program: string, real: string): string {
@@ -53,22 +54,21 @@ export interface Gate {
 /** Gates around the programs that a node's agent runs, so that it can be killed at a certain place of a call. */
 export class Gates {
   readonly #node: NodeMachine;
-  #count = 0;
 
   private constructor(node: NodeMachine) {
     this.#node = node;
   }
 
-  /** Puts them there. The agent is started anew: it knows the programs' paths since its start. */
+  /** Puts them there, unless they are. The agent is started anew: it knows the programs' paths since its start. */
   static async install(node: NodeMachine): Promise<Gates> {
     const { guest } = node.machine;
-    await guest.sh(`mkdir -p ${folder}; [ -e ${folder}/never ] || mkfifo ${folder}/never`);
-    for (const program of programs) {
-      const path = `/usr/local/sbin/${program}`;
-      const real = await guest.sh(`which -a ${program} | grep -v ^/usr/local | head -n 1`);
-      await guest.writeFile(path, standIn(program, real));
-      await guest.sh(`chmod 755 ${path}`);
-    }
+    if ((await guest.run("test", ["-e", `${folder}/never`])).code === 0) return new Gates(node);
+    const paths = await guest.sh(`mkdir -p ${folder}; mkfifo ${folder}/never; which ${programs.join(" ")}`);
+    const reals = paths.split("\n");
+    await Promise.all(programs.map(async (program, at) => {
+      await guest.writeFile(`/usr/local/sbin/${program}`, standIn(program, reals[at] ?? ""));
+    }));
+    await guest.quick(programs.map((program) => `chmod 755 /usr/local/sbin/${program}`).join("; "));
     await node.killAgent("SIGTERM");
     await node.startAgent();
     return new Gates(node);
@@ -77,15 +77,15 @@ export class Gates {
   /** Holds one of the next runs of a program. */
   async hold(program: Gated, { when, having = "" }: Hold): Promise<Gate> {
     const { guest } = this.#node.machine;
-    const gate = `${folder}/${program}-${++this.#count}`;
-    await guest.sh(`echo '${when} ${having}' > ${gate}.new; mv ${gate}.new ${gate}`);
+    const gate = `${folder}/${program}-${++count}`;
+    await guest.quick(`echo '${when} ${having}' > ${gate}.new; mv ${gate}.new ${gate}`);
     const what = `a ${program} ${having} on ${this.#node.name} to be held (${when})`;
     return {
       reached: async () =>
         void await until(what, async () => {
-          return (await guest.run("test", ["-e", `${gate}.reached/now`])).code === 0 || undefined;
+          return (await guest.run("busybox", ["test", "-e", `${gate}.reached/now`])).code === 0 || undefined;
         }, patient(90_000)),
-      open: async () => void await guest.sh(`rm ${gate}`),
+      open: async () => void await guest.quick(`rm ${gate}`),
     };
   }
 }

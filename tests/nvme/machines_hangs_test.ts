@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { pause } from "../../src/runtime/deadline.ts";
-import type { Machines, NodeMachine } from "../lab/machines/machines.ts";
+import type { Machines } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
 import { patient } from "../lab/machines/patience.ts";
 import { type Gate, Gates } from "./machines_gates.ts";
 import {
@@ -9,26 +10,24 @@ import {
   checksum,
   conditionOf,
   deleteVolume,
+  detach,
   down,
   makeVolume,
-  persistently,
+  nodeOf,
   publish,
   refusal,
   scenarios,
   stage,
+  stageOnce,
+  unpublish,
+  unstage,
+  unstageOnce,
   until,
   up,
   write,
 } from "./machines_steps.ts";
-import { MachineVolume } from "./machines_volume.ts";
 
-const scenario = scenarios({ nodes: 1 });
-
-function nodeOf(lab: Machines): NodeMachine {
-  const [node] = lab.nodes;
-  assert(node);
-  return node;
-}
+const scenario = scenarios({ nodes: 1, node: { "watch-interval": "2s" } });
 
 /** Lets the server take so many bytes a second for one volume: with 1 its writes hang while its session is live. 0: all. */
 async function throttle(lab: Machines, { nqn }: { nqn: string }, bytes: number): Promise<void> {
@@ -57,18 +56,17 @@ soaking(
     const settings = { "tool-deadline": "10s" };
     await node.killAgent("SIGTERM");
     await node.startAgent(settings);
-    const volume = await MachineVolume.create(lab, { kind: "ext4" });
-    await volume.up(node);
-    await guest.sh(`echo precious > ${volume.targetPath()}/file; sync -f ${volume.targetPath()}/file`);
-    await volume.unpublish(node);
+    const volume = await up(lab, await makeVolume(lab, "ext4"), node);
+    await guest.sh(`echo precious > '${volume.targetPath}/file'; sync -f '${volume.targetPath}/file'`);
+    await unpublish(volume);
     await throttle(lab, volume, 1);
-    await guest.sh(`dd if=/dev/zero of=${volume.stagingPath}/dirty bs=64k count=8 status=none`);
-    const hangs = await refusal(() => volume.unstage(node));
+    await guest.sh(`dd if=/dev/zero of='${volume.stagingPath}/dirty' bs=64k count=8 status=none`);
+    const hangs = await refusal(() => unstageOnce(volume));
     assert(later.includes(hangs.code), hangs.message);
     assertMatch(hangs.message, /hangs in the kernel/);
     assertEquals(await stuck(node), 1);
-    for (const call of ["unstage", "stage"] as const) {
-      assertEquals((await refusal(() => volume[call](node))).code, "ABORTED", call);
+    for (const call of [unstageOnce, stageOnce]) {
+      assertEquals((await refusal(() => call(volume))).code, "ABORTED", call.name);
     }
     const place = await up(lab, await makeVolume(lab, "ext4"), node);
     await write(place, 1);
@@ -76,19 +74,20 @@ soaking(
     // An agent that knows of nothing does not take what is unmounted but not yet written for free.
     await node.killAgent();
     await node.startAgent(settings);
-    const { code, message } = await refusal(() => volume.unstage(node));
+    const { code, message } = await refusal(() => unstageOnce(volume));
     assert(later.includes(code), message);
     assert((await node.controllers()).some(({ nqn }) => nqn === volume.nqn), "it was disconnected");
     assertEquals((await conditionOf(place)).abnormal, false);
     await down(lab, place);
     await deleteVolume(lab, place);
     await throttle(lab, volume, 0);
-    const again = () => volume.unstage(node).then(() => true, () => undefined);
-    await until("the volume to be unstaged", again, patient(180_000));
-    await persistently(() => volume.up(node));
-    assertEquals(await guest.sh(`cat ${volume.targetPath()}/file`), "precious");
-    await volume.down(node);
-    await volume.delete();
+    const unstaged = () => unstageOnce(volume).then(() => true, () => undefined);
+    await until("the volume to be unstaged", unstaged, patient(180_000));
+    await stage(volume);
+    const again = await publish(volume, "again");
+    assertEquals(await guest.sh(`cat '${again.targetPath}/file'`), "precious");
+    await down(lab, again);
+    await deleteVolume(lab, volume);
     await assertClean(node);
   },
 );
@@ -117,22 +116,21 @@ scenario(
 
     await node.killAgent("SIGTERM");
     await node.startAgent({ "mkfs-deadline": "20s" });
-    const volume = await MachineVolume.create(lab, { kind: "xfs", parameters });
-    await volume.attach(node);
+    const volume = await attach(lab, await makeVolume(lab, "xfs", { parameters }), node);
     const begun = await gates.hold("mkfs.xfs", { when: "before" });
-    const late = refusal(() => volume.stage(node));
+    const late = refusal(() => stageOnce(volume));
     await away(begun, volume.nqn);
     const { code, message } = await late;
     assert(later.includes(code), message);
     assertMatch(message, /mkfs.xfs.*hangs in the kernel/);
     assertEquals(await stuck(node), 1);
-    assertEquals((await refusal(() => volume.stage(node))).code, "ABORTED");
+    assertEquals((await refusal(() => stageOnce(volume))).code, "ABORTED");
     await node.machine.restoreLink();
     await until("nothing to hang any more", async () => await stuck(node) === 0 || undefined);
-    await persistently(() => volume.stage(node));
-    await volume.unstage(node);
-    await volume.detach(node);
-    await volume.delete();
+    await stage(volume);
+    await unstage(volume);
+    await detach(lab, volume);
+    await deleteVolume(lab, volume);
 
     const place = await publish(patientOne, "pod");
     const written = await write(place);

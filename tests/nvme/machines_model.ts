@@ -1,40 +1,40 @@
 import { assertEquals } from "@std/assert";
 import { pause } from "../../src/runtime/deadline.ts";
 import { random } from "../../src/attachments/fake_clock.ts";
-import type { Machines, NodeMachine } from "../lab/machines/machines.ts";
+import type { Machines } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
 import { crash } from "./machines_gates.ts";
-import { persistently, refusal } from "./machines_steps.ts";
-import { type Kind, MachineVolume } from "./machines_volume.ts";
+import { BLOCK, dataOf, look, type Modelled, type Pod, pods, RECORDS, type Seen, targetOf } from "./machines_look.ts";
+import {
+  attach,
+  type Attached,
+  deleteVolume,
+  detach,
+  makeVolume,
+  persistently,
+  placeOf,
+  publishOnce,
+  refusal,
+  stageOnce,
+  unpublishOnce,
+  unstageOnce,
+} from "./machines_steps.ts";
 
-const pods = ["one", "two"] as const;
-type Pod = typeof pods[number];
 type Call = { what: "stage" | "unstage" } | { what: "publish" | "unpublish"; pod: Pod };
 type Pick = (below: number) => number;
 
-/** A volume, and what must be true of it on the node. */
-interface Modelled {
-  volume: MachineVolume;
-  staged: boolean;
-  published: Set<Pod>;
-  /** What was written into it last. */
-  data: string;
-  /** Whether it has a filesystem, if it is to have one. */
-  made: boolean;
-}
-
-const RECORDS = "/var/lib/kubelet/plugins/rds.csi.srvlab.io/volumes";
+/** Of one node's volumes at a time: starting the agent anew is what takes longest, and they share it. */
+const kinds = ["ext4", "xfs", "block", "ext4", "block"] as const;
 const STEPS = 15;
-/** Bytes that hold what is written. */
-const BLOCK = 4096;
 const opposite = { stage: "unstage", unstage: "stage", publish: "unpublish", unpublish: "publish" } as const;
 
 /**
- * Random histories of an ext4, an xfs and a block volume, side by side on a node whose agent is killed in the middle of
- * calls. After each step what the kernel has is compared with what the calls before must have ended in.
+ * Random histories of volumes of all kinds, side by side on a node whose agent is killed in the middle of calls. After each
+ * step what the kernel has is compared with what the calls before must have ended in.
  */
 export class Histories {
   /** How many it is: one a volume. */
-  static readonly each = 3;
+  static readonly each = kinds.length;
 
   readonly #node: NodeMachine;
   readonly #pick: Pick;
@@ -72,12 +72,12 @@ export class Histories {
   }
 
   async #begin(): Promise<void> {
-    const kinds: Kind[] = ["ext4", "xfs", "block"];
     this.#volumes = await Promise.all(kinds.map(async (kind) => {
-      const volume = await MachineVolume.create(this.#lab, { kind });
-      await volume.attach(this.#node);
+      const volume = await attach(this.#lab, await makeVolume(this.#lab, kind), this.#node);
       return { volume, staged: false, published: new Set<Pod>(), data: "", made: kind === "block" };
     }));
+    const targets = this.#volumes.flatMap(({ volume }) => pods.map((pod) => targetOf(volume, pod)));
+    await this.#node.machine.guest.quick(`mkdir -p ${targets.map((path) => path.replace(/\/[^/]*$/, "")).join(" ")}`);
   }
 
   /** How long it has taken. */
@@ -92,7 +92,7 @@ export class Histories {
   /** A call of each volume, or data for it, at the same time. */
   async #calls(): Promise<void> {
     const chosen = this.#volumes.map((modelled) => {
-      const place = this.#pick(5) === 0 ? placeOf(modelled) : undefined;
+      const place = this.#pick(5) === 0 ? dataOf(modelled) : undefined;
       return { modelled, place, call: this.#callFor(modelled) };
     });
     await Promise.all(chosen.map(async ({ modelled, place, call }) => {
@@ -123,13 +123,13 @@ export class Histories {
 
   async #refused({ volume }: Modelled, call: Call): Promise<void> {
     this.#tell(`${described(volume, call)}, to be refused`);
-    assertEquals((await refusal(() => this.#send(volume, call))).code, "FAILED_PRECONDITION", described(volume, call));
+    assertEquals((await refusal(() => send(volume, call))).code, "FAILED_PRECONDITION", described(volume, call));
   }
 
   async #done(modelled: Modelled, call: Call): Promise<void> {
     const { volume, published } = modelled;
     this.#tell(described(volume, call));
-    await persistently(() => this.#send(volume, call));
+    await persistently(() => send(volume, call));
     switch (call.what) {
       case "publish":
         return void published.add(call.pod);
@@ -140,14 +140,7 @@ export class Histories {
         return;
       case "unstage":
         modelled.staged = false;
-        // As the kubelet does. It is not empty when something of the volume was written beneath its mount.
-        await this.#node.machine.guest.sh(`[ ! -e ${volume.stagingPath} ] || rmdir ${volume.stagingPath}`);
     }
-  }
-
-  async #send(volume: MachineVolume, call: Call): Promise<void> {
-    if ("pod" in call) await volume[call.what](this.#node, call.pod);
-    else await volume[call.what](this.#node);
   }
 
   /** A changing call of each volume, and the agent ends after a while. Then each is repeated, or taken back. */
@@ -160,7 +153,7 @@ export class Histories {
     this.#tell(`${text}; after ${delay} ms ${how}`);
     const under = calls.map(({ modelled, call }) => {
       const began = performance.now();
-      return this.#send(modelled.volume, call).then(() => took(call.what, performance.now() - began), () => {});
+      return send(modelled.volume, call).then(() => took(call.what, performance.now() - began), () => {});
     });
     await pause(delay);
     if (how === "SIGTERM") await this.#terminated();
@@ -181,8 +174,8 @@ export class Histories {
 
   async #write(modelled: Modelled, place: string): Promise<void> {
     modelled.data = `step ${this.#step} of ${this.#seed}`;
-    this.#tell(`write ${modelled.volume.kind}`);
-    await this.#node.machine.guest.sh(
+    this.#tell(`write ${modelled.volume.kind} ${modelled.volume.id.slice(0, 12)}`);
+    await this.#node.machine.guest.quick(
       `printf '%-${BLOCK}s' '${modelled.data}' | dd of=${place} bs=${BLOCK} iflag=fullblock conv=notrunc,fsync status=none`,
     );
   }
@@ -194,7 +187,7 @@ export class Histories {
 
   /** Everything goes, with calls as the kubelet repeats them. */
   async #end(): Promise<void> {
-    for (const modelled of this.#volumes) await this.#done(modelled, { what: "stage" });
+    await Promise.all(this.#volumes.map((modelled) => this.#done(modelled, { what: "stage" })));
     await this.#compare();
     await Promise.all(this.#volumes.map(async (modelled) => {
       for (const pod of pods) await this.#done(modelled, { what: "unpublish", pod });
@@ -202,10 +195,10 @@ export class Histories {
     }));
     await this.#compare();
     const ids = this.#volumes.map(({ volume }) => volume.id).join("|");
-    assertEquals(await this.#node.machine.guest.sh(`ls ${RECORDS} | grep -E '${ids}' || true`), "", "records");
+    assertEquals(await this.#node.machine.guest.quick(`ls ${RECORDS} | grep -E '${ids}' || true`), "", "records");
     await Promise.all(this.#volumes.map(async ({ volume }) => {
-      await volume.detach(this.#node);
-      await volume.delete();
+      await detach(this.#lab, volume);
+      await deleteVolume(this.#lab, volume);
     }));
   }
 }
@@ -221,28 +214,25 @@ function took(what: Call["what"], milliseconds: number): void {
   longest.set(what, Math.max(milliseconds, usual(what) * 0.8));
 }
 
-function described({ kind }: MachineVolume, call: Call): string {
-  return `${call.what}${"pod" in call ? ` ${call.pod}` : ""} ${kind}`;
+async function send(volume: Attached, call: Call): Promise<void> {
+  switch (call.what) {
+    case "stage":
+      return await stageOnce(volume);
+    case "unstage":
+      return await unstageOnce(volume);
+    case "publish":
+      return await publishOnce(placeOf(volume, call.pod));
+    case "unpublish":
+      return await unpublishOnce(placeOf(volume, call.pod));
+  }
+}
+
+function described({ kind, id }: Attached, call: Call): string {
+  return `${call.what}${"pod" in call ? ` ${call.pod}` : ""} ${kind} ${id.slice(0, 12)}`;
 }
 
 function isRefused({ staged, published }: Modelled, { what }: Call): boolean {
   return what === "publish" && !staged || what === "unstage" && published.size > 0;
-}
-
-/** Where the volume's data can be reached. */
-function placeOf({ volume, staged, published: [pod] }: Modelled): string | undefined {
-  if (volume.kind === "block") return pod && volume.targetPath(pod);
-  if (!staged) return undefined;
-  return `${pod ? volume.targetPath(pod) : volume.stagingPath}/data`;
-}
-
-/** What of a volume is on a node. Numbers are those of the session's device: `own`. */
-interface Seen {
-  sessions: string[];
-  /** What is at the staging path and at each target: how often `own` is mounted there, or a node of it. */
-  places: string[];
-  record: string;
-  data: string;
 }
 
 function expected(modelled: Modelled): Seen {
@@ -257,64 +247,6 @@ function expected(modelled: Modelled): Seen {
       ...pods.map((pod) => at(published.has(pod), isBlock ? "own node" : "own mount")),
     ],
     record: staged ? record : "none",
-    data: placeOf(modelled) ? data : "",
+    data: dataOf(modelled) ? data : "",
   };
-}
-
-/** Looks at the kernel and at the records, all at one moment, and with few programs: each takes its time in a machine. */
-async function look(node: NodeMachine, volumes: readonly Modelled[]): Promise<Seen[]> {
-  const paths = volumes.flatMap(({ volume }) => [volume.stagingPath, ...pods.map((pod) => volume.targetPath(pod))]);
-  const data = volumes.map((modelled) => {
-    const place = placeOf(modelled);
-    return `echo "data $(${
-      place ? `[ ! -e ${place} ] || dd if=${place} bs=${BLOCK} count=1 iflag=direct status=none` : ":"
-    })"`;
-  });
-  const text = await node.machine.guest.sh(`
-cd /sys/class/nvme-subsystem
-grep -H . */subsysnqn */nvme*/state */nvme*n*/dev 2>/dev/null || true
-stat -c 'path %n %F,%Hr:%Lr' ${paths.join(" ")} 2>/dev/null || true
-grep -hF ' /var/lib/kubelet/' /proc/1/mountinfo || true
-grep -h . ${RECORDS}/*.json 2>/dev/null || true
-${data.join("\n")}`);
-  const lines = text.split("\n");
-  return volumes.map((modelled, at) => seenOf(modelled, lines, at));
-}
-
-function seenOf({ volume }: Modelled, lines: readonly string[], at: number): Seen {
-  const subsystems = lines.filter((line) => line.endsWith(`/subsysnqn:${volume.nqn}`)).map((line) =>
-    line.split("/")[0]
-  );
-  const ofOwn = (end: string) =>
-    lines.filter((line) => line.includes(`/${end}:`) && subsystems.includes(line.split("/")[0]))
-      .map((line) => line.slice(line.indexOf(":") + 1));
-  const [own = "none"] = ofOwn("dev");
-  const record = lines.find((line) => line.startsWith(`{"volumeId":"${volume.id}"`)) ?? "";
-  const data = lines.filter((line) => line.startsWith("data "))[at] ?? "";
-  return {
-    sessions: ofOwn("state"),
-    places: [volume.stagingPath, ...pods.map((pod) => volume.targetPath(pod))].map((path, place) => {
-      const info = lines.find((line) => line.startsWith(`path ${path} `))?.slice(`path ${path} `.length) ?? "";
-      const mounts = lines.map((line) => line.split(" ")).filter(([, , , , target]) => target === path);
-      return placeSeen(info, mounts.map(([, , number, , , options]) => `${number} ${options}`), own, place === 0);
-    }),
-    record: recordSeen(volume, record, own),
-    data: data.slice("data ".length).trim(),
-  };
-}
-
-function placeSeen(info: string, mounts: readonly string[], own: string, isStaging: boolean): string {
-  if (mounts.length === 1 && mounts[0]?.startsWith(`${own} rw`)) return "own mount";
-  if (mounts.length > 0) return mounts.join(", ");
-  // The kubelet's folder is there, or not.
-  if (isStaging && ["", "directory,0:0"].includes(info)) return "no mount";
-  return info === "" ? "nothing" : info === `block special file,${own}` ? "own node" : info;
-}
-
-function recordSeen(volume: MachineVolume, text: string, own: string): string {
-  if (text === "") return "none";
-  const { kind, nqn, majorMinor, targets = [], mkfs, unstaging, readOnlyTarget, remounting } = JSON.parse(text);
-  const isClean = nqn === volume.nqn && majorMinor === own && !mkfs && !unstaging && !readOnlyTarget && !remounting;
-  if (!isClean) return text;
-  return [kind, ...pods.filter((pod) => targets.includes(volume.targetPath(pod)))].join(" ");
 }

@@ -1,5 +1,4 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Machines, NodeMachine } from "../lab/machines/machines.ts";
 import { patient } from "../lab/machines/patience.ts";
 import {
   attach,
@@ -9,6 +8,7 @@ import {
   detach,
   down,
   makeVolume,
+  nodeOf,
   type Place,
   placeOf,
   publish,
@@ -26,13 +26,6 @@ const scenario = scenarios({ nodes: 1, node: { "watch-interval": "2s" } });
 
 /** Sessions notice soon that the server is away. */
 const parameters = { keepAliveTmo: "2", reconnectDelay: "1" };
-
-/** The machine's one node. */
-function nodeOf(lab: Machines): NodeMachine {
-  const [node] = lab.nodes;
-  assert(node);
-  return node;
-}
 
 scenario(
   "a session that the kernel gave up is made again; what stood over the old device is told, and the next publish is right",

@@ -2,8 +2,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { assert, assertEquals } from "@std/assert";
 import { status } from "@grpc/grpc-js";
 import { VolumeCapability_AccessMode_Mode as Mode, VolumeCapabilitySchema } from "../../proto/gen/csi_pb.ts";
-import { Deadline, poll } from "../../src/runtime/deadline.ts";
-import type { Machines, MachinesOptions, NodeMachine } from "../lab/machines/machines.ts";
+import { Deadline, pause, poll } from "../../src/runtime/deadline.ts";
+import type { Machines, MachinesOptions } from "../lab/machines/machines.ts";
+import type { NodeMachine } from "../lab/machines/node_machine.ts";
 import { patient } from "../lab/machines/patience.ts";
 import { type MachineScenario, machineScenarios } from "./machines_scenarios.ts";
 
@@ -41,24 +42,25 @@ const CSI = `${KUBELET}/plugins/kubernetes.io/csi`;
 /** What a sidecar or the kubelet tries again. */
 const passing = [status.UNAVAILABLE, status.ABORTED, status.DEADLINE_EXCEEDED];
 
-/** Calls again and again while the answer is one that Kubernetes tries again after. */
+/** Calls again and again, less and less often, while the answer is one that Kubernetes tries again after. */
 export async function persistently<T>(call: () => Promise<T>, patience = patient(120_000)): Promise<T> {
-  let last: unknown;
-  using deadline = new Deadline(patience, "an answer");
-  try {
-    const { answer } = await poll(async () => {
-      try {
-        return { answer: await call() };
-      } catch (error) {
-        if (!passing.includes((error as { code?: status }).code ?? status.OK)) throw error;
-        last = error;
-        return undefined;
-      }
-    }, { signal: deadline.signal, interval: 300 });
-    return answer;
-  } catch (error) {
-    throw deadline.signal.aborted && last ? last : error;
+  const end = performance.now() + patience;
+  for (let wait = 300;; wait = Math.min(2 * wait, 3000)) {
+    try {
+      return await call();
+    } catch (error) {
+      const isPassing = passing.includes((error as { code?: status }).code ?? status.OK);
+      if (!isPassing || performance.now() > end) throw error;
+      await pause(wait);
+    }
   }
+}
+
+/** One of the nodes; the first by default. */
+export function nodeOf({ nodes }: Machines, number = 1): NodeMachine {
+  const node = nodes[number - 1];
+  assert(node, `there is no node ${number}`);
+  return node;
 }
 
 let volumes = 0;
@@ -113,7 +115,7 @@ export async function given(volume: Volume, node: NodeMachine, publishContext: R
   const stagingPath = volume.kind === "block"
     ? `${CSI}/volumeDevices/staging/${volume.pv}`
     : `${CSI}/rds.csi.srvlab.io/${volume.id}/globalmount`;
-  await node.machine.guest.sh(`mkdir -p '${stagingPath}'`);
+  await node.machine.guest.quick(`mkdir -p '${stagingPath}'`);
   return { ...volume, node, publishContext, nqn: publishContext.nvme_nqn ?? "", stagingPath };
 }
 
@@ -128,9 +130,14 @@ export function nodeRequest(given: Attached) {
   };
 }
 
-export async function stage(given: Attached, patience?: number): Promise<void> {
+/** Calls once, and lets what is answered through. */
+export async function stageOnce(given: Attached): Promise<void> {
   using node = given.node.client();
-  await persistently(() => node.nodeStageVolume(nodeRequest(given), { deadline: patient(120_000) }), patience);
+  await node.nodeStageVolume(nodeRequest(given), { deadline: patient(120_000) });
+}
+
+export async function stage(given: Attached): Promise<void> {
+  await persistently(() => stageOnce(given));
 }
 
 /** Where the kubelet has the volume for a pod. */
@@ -141,24 +148,37 @@ export function placeOf(given: Attached, pod: string): Place {
   return { ...given, targetPath };
 }
 
+/** As {@linkcode stageOnce}; the folder above must be there. */
+export async function publishOnce(place: Place): Promise<void> {
+  using node = place.node.client();
+  const request = { ...nodeRequest(place), targetPath: place.targetPath };
+  await node.nodePublishVolume(request, { deadline: patient(120_000) });
+}
+
 export async function publish(given: Attached, pod: string): Promise<Place> {
   const place = placeOf(given, pod);
-  await given.node.machine.guest.sh(`mkdir -p "$(dirname '${place.targetPath}')"`);
-  using node = given.node.client();
-  await persistently(() => node.nodePublishVolume({ ...nodeRequest(given), targetPath: place.targetPath }));
+  await given.node.machine.guest.quick(`mkdir -p '${place.targetPath.slice(0, place.targetPath.lastIndexOf("/"))}'`);
+  await persistently(() => publishOnce(place));
   return place;
 }
 
-export async function unpublish(place: Place): Promise<void> {
+export async function unpublishOnce(place: Place): Promise<void> {
   using node = place.node.client();
-  await persistently(() => node.nodeUnpublishVolume({ volumeId: place.id, targetPath: place.targetPath }));
+  const request = { volumeId: place.id, targetPath: place.targetPath };
+  await node.nodeUnpublishVolume(request, { deadline: patient(60_000) });
+}
+
+export async function unpublish(place: Place): Promise<void> {
+  await persistently(() => unpublishOnce(place));
+}
+
+export async function unstageOnce({ node, id, stagingPath }: Attached): Promise<void> {
+  using client = node.client();
+  await client.nodeUnstageVolume({ volumeId: id, stagingTargetPath: stagingPath }, { deadline: patient(60_000) });
 }
 
 export async function unstage(given: Attached): Promise<void> {
-  using node = given.node.client();
-  await persistently(() =>
-    node.nodeUnstageVolume({ volumeId: given.id, stagingTargetPath: given.stagingPath }, { deadline: patient(60_000) })
-  );
+  await persistently(() => unstageOnce(given));
 }
 
 export async function detach(lab: Machines, given: Attached): Promise<void> {
@@ -227,10 +247,9 @@ export async function checksum(place: Place, mib = 8): Promise<string> {
 /** No session of the driver's volumes, no record and no mount under the kubelet's folder is left on a node. */
 export async function assertClean(node: NodeMachine, foreign: readonly string[] = []): Promise<void> {
   const left = (await node.controllers()).map(({ nqn }) => nqn).filter((nqn) => !foreign.includes(nqn));
-  const mounts = await node.machine.guest.sh(`grep -F ' ${KUBELET}/' /proc/1/mountinfo || true`);
-  const records = await node.machine.guest.sh(
-    `find ${KUBELET}/plugins/rds.csi.srvlab.io/volumes -name '*.json' 2>/dev/null || true`,
-  );
+  const mounts = await node.machine.guest.quick(`grep -F ' ${KUBELET}/' /proc/1/mountinfo || true`);
+  const folder = `${KUBELET}/plugins/rds.csi.srvlab.io/volumes`;
+  const records = await node.machine.guest.quick(`ls ${folder} 2>/dev/null | grep '[.]json$' || true`);
   assertEquals({ left, mounts, records }, { left: [], mounts: "", records: "" });
 }
 
@@ -288,7 +307,7 @@ export async function load(place: Place): Promise<Load> {
       }, patience);
     },
     async end() {
-      await machine.guest.sh(`touch ${stop}`);
+      await machine.guest.quick(`touch ${stop}`);
       for (const process of [writer, reader]) assertEquals(await process.ended(), 0, process.output);
     },
   };

@@ -36,7 +36,16 @@ export class Guest {
 
   /** Runs a script of the shell and gives its output, without the line's end. @throws with what it said when it fails */
   async sh(script: string, options: GuestRun = {}): Promise<string> {
-    const { code, stdout, stderr } = await this.run("sh", ["-euc", script], options);
+    return await this.#script(["sh"], script, options);
+  }
+
+  /** As {@linkcode sh}, with the programs that are in busybox itself: under emulation they start many times faster. */
+  async quick(script: string, options: GuestRun = {}): Promise<string> {
+    return await this.#script(["busybox", "sh"], script, options);
+  }
+
+  async #script([program = "", ...args]: readonly string[], script: string, options: GuestRun): Promise<string> {
+    const { code, stdout, stderr } = await this.run(program, [...args, "-euc", script], options);
     if (code !== 0) throw new Error(`on ${this.#name} '${script}' ended with ${code}: ${stderr}${stdout}`);
     return stdout.trimEnd();
   }
