@@ -8,7 +8,7 @@ import { Histories } from "./machines_model.ts";
 import { scenarios } from "./machines_steps.ts";
 
 const given = Deno.env.get("RDS_CSI_SEED");
-const usual = given !== undefined ? 1 : Deno.env.get("RDS_CSI_SOAK") ? 100 : 6;
+const usual = given !== undefined ? 1 : Deno.env.get("RDS_CSI_SOAK") ? 100 : 20;
 const HISTORIES = Number(Deno.env.get("RDS_CSI_HISTORIES") ?? usual);
 
 const scenario = scenarios();

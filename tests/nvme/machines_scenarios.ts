@@ -11,19 +11,37 @@ export type MachineScenario = ScenarioOn<Machines>;
 /** Why there are none here: the layer `nvme` says so, and a run of single files leaves them out. */
 const missing = await whyNoMachines();
 
-/** Machines for the tests of a file. */
+const known = new Map<string, MachineScenario>();
+
+/** Machines for the tests of a file; files that are run together and ask for the same ones share them. */
 export function machineScenarios(options: Omit<MachinesOptions, "folder"> = {}): MachineScenario {
-  return scenariosOn((folder) => startMachines({ folder, ...options }), missing);
+  const key = JSON.stringify(options);
+  const scenario = known.get(key) ?? scenariosOn(
+    (folder) => startMachines({ folder, ...options }),
+    missing,
+    (machines) => afresh(machines, options),
+  );
+  known.set(key, scenario);
+  return scenario;
+}
+
+/** What a scenario that failed has left must not make the next one fail: no session and no mount outlives a reset. */
+async function afresh({ target, nodes }: Machines, { simulator = {} }: Pick<MachinesOptions, "simulator">) {
+  target.settings = simulator;
+  await Promise.all(nodes.map(({ machine }) => machine.restoreLink()));
+  await Promise.all([target, ...nodes].map(({ machine }) => machine.reset()));
 }
 
 /**
  * Starts machines, and whatever else, before the tests of a file and ends them after.
  * @param why why they cannot be had here
+ * @param afterFailure mends what a test that failed has left
  * @returns what such a test is written with: when it fails, it shows what all of them wrote
  */
 export function scenariosOn<T extends AsyncDisposable & { report(): string }>(
   start: (folder: string) => Promise<T>,
   why: string | undefined,
+  afterFailure: (made: T) => Promise<void> = async () => {},
 ): ScenarioOn<T> {
   let folder: LabFolder | undefined;
   let made: T | undefined;
@@ -40,7 +58,7 @@ export function scenariosOn<T extends AsyncDisposable & { report(): string }>(
   });
 
   return (name, run) => {
-    const fn = () => shown(run, made);
+    const fn = () => shown(run, made, afterFailure);
     // The machines outlive each test.
     Deno.test({ name, ignore: why !== undefined, sanitizeOps: false, sanitizeResources: false, fn });
   };
@@ -49,12 +67,14 @@ export function scenariosOn<T extends AsyncDisposable & { report(): string }>(
 async function shown<T extends { report(): string }>(
   run: (made: T) => Promise<void>,
   made: T | undefined,
+  afterFailure: (made: T) => Promise<void>,
 ): Promise<void> {
   if (!made) throw new Error("the machines did not start");
   try {
     await run(made);
   } catch (error) {
     print(`${made.report()}\n`);
+    await afterFailure(made).catch((why) => print(`what it left stays: ${why}\n`));
     throw error;
   }
 }
