@@ -5,6 +5,7 @@ import { controllerChecks } from "./controller_checks.ts";
 import { controllerWorld } from "./controller_world.ts";
 import { nodeChecks } from "./node_checks.ts";
 import { nodeWorld } from "./node_world.ts";
+import { print } from "./print.ts";
 import { exitStatus, jsonReport, type Report, textReport } from "./report.ts";
 
 /** What a command is given besides its settings. */
@@ -21,6 +22,9 @@ export async function diagnose(
   config: Config,
   circumstances: Circumstances,
 ): Promise<number> {
+  if (command === "diagnose probe") {
+    return await (await import("./probe_command.ts")).probeCommand(config, circumstances);
+  }
   const look = command === "diagnose controller" ? controllerReport : nodeReport;
   const report = await look(config, circumstances);
   print(config.output === "json" ? jsonReport(report) : textReport(report, { colour: Deno.stdout.isTerminal() }));
@@ -39,9 +43,4 @@ export async function controllerReport(config: Config, { version, problems, sign
   const world = controllerWorld(config, { problems, version });
   const outcomes = await runChecks(controllerChecks(world), signal).finally(() => world.close());
   return { subject: "controller", version, name: config.rdsAddress, time: new Date(), outcomes };
-}
-
-function print(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
 }

@@ -265,7 +265,7 @@ export function backoff(failures: number, random: number): number {
 }
 
 /** What stands before the sentinel line; undefined without one, which means that the script did not reach its end. */
-function withoutSentinel(text: string, sentinel: string): string | undefined {
+export function withoutSentinel(text: string, sentinel: string): string | undefined {
   const lines = text.trimEnd().split(/\r?\n/);
   return lines.pop() === sentinel ? lines.join("\n") : undefined;
 }

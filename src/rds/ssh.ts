@@ -17,6 +17,19 @@ export interface Transport {
   close(): void;
 }
 
+/** What a line left, its streams apart. */
+export interface Answer {
+  stdout: string;
+  stderr: string;
+  status: number;
+}
+
+/** A login at RouterOS. */
+export interface Login extends Transport {
+  /** As `exec`, with what the console does not tell the driver: its answers depend on neither stream nor status. */
+  execApart(line: string, signal: AbortSignal): Promise<Answer>;
+}
+
 /** Where RouterOS is and how to log in. Both files are read anew at every connection. */
 export interface SshOptions {
   host: string;
@@ -42,7 +55,7 @@ export async function loginOf(options: SshOptions): Promise<string> {
 }
 
 /** Logs in to RouterOS. The signal ends the attempt. */
-export async function connectSsh(options: SshOptions, signal: AbortSignal): Promise<Transport> {
+export async function connectSsh(options: SshOptions, signal: AbortSignal): Promise<Login> {
   const privateKey = await readPrivateKey(options.keyFile);
   const pinned = options.insecureSkipVerify ? undefined : await readHostKeys(options.hostKeyFile);
   throwIfAborted(signal);
@@ -77,7 +90,7 @@ export async function connectSsh(options: SshOptions, signal: AbortSignal): Prom
   return new SshTransport(client);
 }
 
-class SshTransport implements Transport {
+class SshTransport implements Login {
   readonly closed: Promise<void>;
   readonly #client: ssh2.Client;
   readonly #waiting = new Set<(error: Error) => void>();
@@ -92,8 +105,16 @@ class SshTransport implements Transport {
   }
 
   async exec(line: string, signal: AbortSignal): Promise<string> {
+    return (await this.#run(line, signal)).all;
+  }
+
+  execApart(line: string, signal: AbortSignal): Promise<Answer> {
+    return this.#run(line, signal);
+  }
+
+  async #run(line: string, signal: AbortSignal): Promise<Collected> {
     throwIfAborted(signal);
-    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    const { promise, resolve, reject } = Promise.withResolvers<Collected>();
     this.#waiting.add(reject);
     const onAbort = () => reject(reasonOf(signal));
     signal.addEventListener("abort", onAbort, { once: true });
@@ -118,25 +139,33 @@ class SshTransport implements Transport {
   }
 }
 
+/** `all`: both streams in the order in which they came. */
+interface Collected extends Answer {
+  all: string;
+}
+
 /** Gathers a channel's output. Only an `exit` proves that the answer is whole: a cut closes a channel without one. */
 function collect(
   channel: ssh2.ClientChannel,
   signal: AbortSignal,
-  done: { resolve: (text: string) => void; reject: (error: Error) => void },
+  done: { resolve: (answer: Collected) => void; reject: (error: Error) => void },
 ): void {
-  const chunks: Uint8Array[] = [];
-  let exited = false;
+  const chunks: { of: "stdout" | "stderr"; bytes: Uint8Array }[] = [];
+  let status: number | undefined;
   const onAbort = () => channel.close();
   if (signal.aborted) channel.close();
   signal.addEventListener("abort", onAbort, { once: true });
-  channel.on("data", (chunk: Uint8Array) => chunks.push(chunk));
-  channel.stderr.on("data", (chunk: Uint8Array) => chunks.push(chunk));
+  channel.on("data", (bytes: Uint8Array) => chunks.push({ of: "stdout", bytes }));
+  channel.stderr.on("data", (bytes: Uint8Array) => chunks.push({ of: "stderr", bytes }));
+  const textOf = (...streams: string[]) =>
+    Buffer.concat(chunks.filter((chunk) => streams.includes(chunk.of)).map(({ bytes }) => bytes)).toString("utf8");
   // Without a code the command was ended by a signal, and nobody knows how far it came.
-  channel.on("exit", (code: number | null) => exited = code !== null);
+  channel.on("exit", (code: number | null) => status = code ?? undefined);
   channel.on("error", (error: Error) => done.reject(new Unreachable(`the channel failed: ${error.message}`)));
   channel.on("close", () => {
     signal.removeEventListener("abort", onAbort);
-    if (exited) done.resolve(Buffer.concat(chunks).toString("utf8"));
+    const [stdout, stderr] = [textOf("stdout"), textOf("stderr")];
+    if (status !== undefined) done.resolve({ all: textOf("stdout", "stderr"), stdout, stderr, status });
     else done.reject(new Unreachable("RouterOS closed the channel before the answer was complete"));
   });
   channel.end();

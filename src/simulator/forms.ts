@@ -22,6 +22,7 @@ const settings = words(
 export const commands: Forms = {
   "": {
     put: one,
+    delay: one,
     len: one,
     tostr: one,
     tonum: one,

@@ -171,6 +171,9 @@ class Interpreter {
         });
       case "foreach":
         return await this.#foreach(statement, nameIn(first), scope);
+      case "delay":
+        await this.#surroundings.before("delay", { time: textOf(await this.#evaluate(first, scope)) });
+        return undefined;
       case "local":
         return scope.declare(nameIn(first), second && await this.#evaluate(second, scope)) as undefined;
       case "set":

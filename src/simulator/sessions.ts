@@ -96,6 +96,7 @@ export class Sessions {
   /** What happens as a command begins, and how long it takes. */
   async #before({ command, given }: Begun, exec: Exec, power: AbortSignal): Promise<void> {
     throwIfAborted(exec.signal);
+    if (command === "delay") return await take(delayIn(given["time"] ?? ""), AbortSignal.any([power, exec.signal]));
     this.commands.set(command, (this.commands.get(command) ?? 0) + 1);
     const alive = this.#options.outlivesChannel ? power : AbortSignal.any([power, exec.signal]);
     const fault = this.#options.faults.take("middle", [command], given);
@@ -111,6 +112,13 @@ export class Sessions {
 interface Begun {
   command: string;
   given: Readonly<Record<string, string>>;
+}
+
+/** Milliseconds: `2` and `2s` are seconds. */
+function delayIn(text: string): number {
+  const [, digits, unit] = /^(\d{1,6}(?:\.\d+)?)(ms|s)?$/.exec(text) ?? [];
+  if (digits === undefined) throw new ConsoleError("invalid value for argument delay-time");
+  return Number(digits) * (unit === "ms" ? 1 : 1000);
 }
 
 /** Takes its time, if any; then nothing happens any more when the signal has aborted. */
