@@ -1,13 +1,12 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { prefix, TestNode } from "../../tests/nvme/node.ts";
-import { whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { prefix, type TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
 import { FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
 import { attemptPublish, attemptStage, attemptUnpublish, attemptUnstage } from "./attempts.ts";
 import type { Cluster } from "./cluster.ts";
 import { type StagingParts, stagingParts } from "./parts.ts";
 import type { VolumeInput } from "./volume.ts";
 
-const ignore = await whyNoStandIn() !== undefined;
 const call = { signal: new AbortController().signal };
 
 /** A node that tells Kubernetes, and what it told. */
@@ -36,11 +35,9 @@ async function metricsOf(parts: StagingParts, name: string): Promise<string[]> {
   return lines.filter((line) => line.startsWith(`rds_csi_${name}`)).map((line) => line.replace(/^rds_csi_/, ""));
 }
 
-Deno.test({
-  name: "attemptStage() tries a device with something else on it three times, then no more; block volumes are tried on",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "attemptStage() tries a device with something else on it three times, then no more; block volumes are tried on",
+  async (node) => {
     const { parts, told } = telling(node);
     const volume = await node.volume("ext4");
     await spoil(node, volume);
@@ -76,13 +73,11 @@ Deno.test({
     assertEquals(parts.breakers.open, 0);
     await assertRejects(() => attemptStage(parts, volume, call), FailedPrecondition, "not formatted");
   },
-});
+);
 
-Deno.test({
-  name: "attemptStage() of a server that refuses to be connected opens no breaker, and says what is wrong",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "attemptStage() of a server that refuses to be connected opens no breaker, and says what is wrong",
+  async (node) => {
     const { parts, told } = telling(node);
     const volume = await node.volume("xfs");
     const size = Number(volume.publishContext.size_bytes);
@@ -104,14 +99,12 @@ Deno.test({
       "nvme_connect_duration_seconds_count 1",
     ]);
   },
-});
+);
 
 for (const end of ["reconnects", "is given up"]) {
-  Deno.test({
-    name: `attemptStage() whose server goes away in the middle of it opens no breaker when the session ${end}`,
-    ignore,
-    async fn() {
-      await using node = await TestNode.start();
+  onNode(
+    `attemptStage() whose server goes away in the middle of it opens no breaker when the session ${end}`,
+    async (node) => {
       const { parts, told } = telling(node);
       const volume = await node.volume("ext4");
       const goesAway = async () => {
@@ -128,14 +121,12 @@ for (const end of ["reconnects", "is given up"]) {
       node.commands.instead = () => undefined;
       await attemptStage(parts, volume, call);
     },
-  });
+  );
 }
 
-Deno.test({
-  name: "attemptPublish() tells of a failure of the mount, not of a wrong request, and all four are counted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "attemptPublish() tells of a failure of the mount, not of a wrong request, and all four are counted",
+  async (node) => {
     const { parts, told } = telling(node);
     const volume = await node.volume("ext4");
     await attemptStage(parts, volume, call);
@@ -159,4 +150,4 @@ Deno.test({
       'mount_operations_total{operation="unstage",status="success"} 1',
     ]);
   },
-});
+);

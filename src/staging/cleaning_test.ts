@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { TestCluster } from "../../tests/nvme/cluster.ts";
 import { TestNode } from "../../tests/nvme/node.ts";
+import { testWith } from "../../tests/nvme/on_node.ts";
 import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { Busy, Unreachable } from "../runtime/errors.ts";
 import { betweenLooks, Cleaning } from "./cleaning.ts";
@@ -33,6 +34,8 @@ async function restarted({ kubernetes = true } = {}) {
     [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
   };
 }
+
+const onRestarted = testWith(() => restarted());
 
 for (const kubernetes of [true, false]) {
   Deno.test({
@@ -89,12 +92,9 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name:
-    "Cleaning ends sessions found at the start that are neither attached nor used, seen twice 30 s apart, and no other",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning ends sessions found at the start that are neither attached nor used, seen twice 30 s apart, and no other",
+  async (here) => {
     const { node, cluster, at } = here;
     const [mounted, unknown, attached] = [
       await node.volume("ext4"),
@@ -123,24 +123,19 @@ Deno.test({
     assert(await node.parts.sysfs.session(foreign));
     assertEquals(here.cleaning.strangers, 0);
   },
-});
+);
 
-Deno.test({
-  name: "Cleaning begins to count anew when a session was seen attached in between",
-  ignore,
-  async fn() {
-    await using here = await restarted();
-    const { node, cluster, at } = here;
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    await at(0);
-    cluster.attach(volume, node.nqn(volume));
-    await at(betweenLooks);
-    cluster.attachments = [];
-    await at(2 * betweenLooks);
-    await at(4 * betweenLooks);
-    assertEquals(await node.sessions(volume), 1);
-  },
+onRestarted("Cleaning begins to count anew when a session was seen attached in between", async (here) => {
+  const { node, cluster, at } = here;
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await at(0);
+  cluster.attach(volume, node.nqn(volume));
+  await at(betweenLooks);
+  cluster.attachments = [];
+  await at(2 * betweenLooks);
+  await at(4 * betweenLooks);
+  assertEquals(await node.sessions(volume), 1);
 });
 
 Deno.test({
@@ -164,12 +159,9 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name:
-    "Cleaning leaves a session alone that is used though it is not attached, by a mount or a device node, and counts it",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning leaves a session alone that is used though it is not attached, by a mount or a device node, and counts it",
+  async (here) => {
     const { node, at } = here;
     const [mounted, published] = [await node.volume("ext4"), await node.volume("block")];
     await node.up(mounted, "pod");
@@ -181,13 +173,11 @@ Deno.test({
     await at(3 * betweenLooks);
     assertEquals(here.cleaning.strangers, 1);
   },
-});
+);
 
-Deno.test({
-  name: "Cleaning leaves a session alone whose device somebody holds unseen, with a record or without",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning leaves a session alone whose device somebody holds unseen, with a record or without",
+  async (here) => {
     const { node, at } = here;
     const [noted, unknown] = [await node.volume("block"), await node.volume("block")];
     for (const volume of [noted, unknown]) await stage(node.parts, volume);
@@ -198,7 +188,7 @@ Deno.test({
     for (const now of [2 * betweenLooks, 4 * betweenLooks]) await at(now);
     assertEquals([await node.sessions(noted), await node.sessions(unknown), here.cleaning.strangers], [1, 1, 2]);
   },
-});
+);
 
 Deno.test({
   name: "Cleaning concludes nothing while the API server is away, nor without Kubernetes",
@@ -221,11 +211,9 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "Cleaning lets a session go that died at any time, once it is twice seen not to be attached under its NQN",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning lets a session go that died at any time, once it is twice seen not to be attached under its NQN",
+  async (here) => {
     const { node, cluster, at } = here;
     await at(0);
     const [gone, moved, kept, untold] = await Promise.all([1, 2, 3, 4].map(() => node.volume("ext4")));
@@ -246,13 +234,11 @@ Deno.test({
     assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo", "SessionLetGo"]);
     for (const each of [kept, untold]) await node.setState(each, "live");
   },
-});
+);
 
-Deno.test({
-  name: "Cleaning takes the mounts of a session that was let go, also those that were busy at first",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning takes the mounts of a session that was let go, also those that were busy at first",
+  async (here) => {
     const { node, cluster, at } = here;
     await at(0);
     const volume = await node.volume("ext4");
@@ -268,36 +254,29 @@ Deno.test({
     assertEquals(await node.mountsAt(volume.stagingPath), 0);
     assertEquals(await node.parts.records.read(volume.volumeId), undefined);
   },
+);
+
+onRestarted("Cleaning lets no session go that is alive again before the second look", async (here) => {
+  const { node, at } = here;
+  await at(0);
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  for (
+    const [now, state] of [[1, "connecting"], [20_000, "live"], [40_000, "connecting"], [
+      60_000,
+      "connecting",
+    ]] as const
+  ) {
+    await node.setState(volume, state);
+    await at(now);
+  }
+  assertEquals(await node.sessions(volume), 1);
+  await node.setState(volume, "live");
 });
 
-Deno.test({
-  name: "Cleaning lets no session go that is alive again before the second look",
-  ignore,
-  async fn() {
-    await using here = await restarted();
-    const { node, at } = here;
-    await at(0);
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    for (
-      const [now, state] of [[1, "connecting"], [20_000, "live"], [40_000, "connecting"], [
-        60_000,
-        "connecting",
-      ]] as const
-    ) {
-      await node.setState(volume, state);
-      await at(now);
-    }
-    assertEquals(await node.sessions(volume), 1);
-    await node.setState(volume, "live");
-  },
-});
-
-Deno.test({
-  name: "Cleaning asks Kubernetes nothing while all sessions are live and judged, and after a failure not at each look",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning asks Kubernetes nothing while all sessions are live and judged, and after a failure not at each look",
+  async (here) => {
     const { node, cluster, at } = here;
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
@@ -312,7 +291,7 @@ Deno.test({
     assertEquals(asked, 1);
     await node.setState(volume, "live");
   },
-});
+);
 
 const hour = 3_600_000;
 
@@ -332,11 +311,9 @@ async function pausesOf(here: Awaited<ReturnType<typeof restarted>>, from = 0): 
   return asked.slice(1).map((time, index) => (time - (asked[index] ?? 0)) / 1000);
 }
 
-Deno.test({
-  name: "Cleaning asks less and less often during an outage of the storage server, at last every five minutes",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning asks less and less often during an outage of the storage server, at last every five minutes",
+  async (here) => {
     const { node, cluster } = here;
     for (const volume of [await node.volume("ext4"), await node.volume("block")]) {
       await stage(node.parts, volume);
@@ -348,13 +325,11 @@ Deno.test({
     cluster.failure = new Unreachable("away, too");
     assertEquals(new Set(await pausesOf(here, hour)), new Set([300]));
   },
-});
+);
 
-Deno.test({
-  name: "Cleaning asks every 30 s while the server serves another volume, and soon when what is dead changes",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning asks every 30 s while the server serves another volume, and soon when what is dead changes",
+  async (here) => {
     const { node, cluster, at } = here;
     const [fenced, live, late] = [await node.volume("ext4"), await node.volume("ext4"), await node.volume("ext4")];
     for (const volume of [fenced, live, late]) {
@@ -370,13 +345,11 @@ Deno.test({
     for (const now of [1, betweenLooks + 1]) await at(2 * hour + now);
     assertEquals([await node.sessions(fenced), await node.sessions(live)], [0, 1]);
   },
-});
+);
 
-Deno.test({
-  name: "Cleaning tells once, on the claim, that pods keep a session from being let go that never comes back",
-  ignore,
-  async fn() {
-    await using here = await restarted();
+onRestarted(
+  "Cleaning tells once, on the claim, that pods keep a session from being let go that never comes back",
+  async (here) => {
     const { node, cluster, at } = here;
     await at(0);
     const volume = await node.volume("ext4");
@@ -388,4 +361,4 @@ Deno.test({
     assertEquals([told, await node.sessions(volume)], [[["ConnectionFailure", true]], 1]);
     await node.setState(volume, "live");
   },
-});
+);

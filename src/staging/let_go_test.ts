@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import type { TestCluster } from "../../tests/nvme/cluster.ts";
-import { TestNode } from "../../tests/nvme/node.ts";
-import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import type { TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
+import { run } from "../../tests/nvme/stand_in.ts";
 import { Cancelled, FailedPrecondition, InUse, Unreachable } from "../runtime/errors.ts";
 import { letGoAnnotation } from "./dead_sessions.ts";
 import { letGo } from "./let_go.ts";
@@ -10,7 +11,6 @@ import { stage } from "./stage.ts";
 import { unstage } from "./unstage.ts";
 import type { VolumeInput } from "./volume.ts";
 
-const ignore = await whyNoStandIn() !== undefined;
 const pod = "8a2f3c1e-5b6d-4e7f-8a9b-0c1d2e3f4a5b";
 
 /** A node of a cluster with a volume that is attached and staged, and whose session is then dead. */
@@ -39,11 +39,9 @@ function orderOf(node: TestNode, ...programs: string[]): string[] {
   return node.commands.started.map((line) => programs.find((each) => line.startsWith(each)) ?? "").filter(Boolean);
 }
 
-Deno.test({
-  name: "unstage() of a dead session that may be needed is Unavailable, changes nothing and names the three ways",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() of a dead session that may be needed is Unavailable, changes nothing and names the three ways",
+  async (node) => {
     const { cluster, volume } = await withDead(node, "ext4");
     const cases: (() => void)[] = [
       () => {},
@@ -62,7 +60,7 @@ Deno.test({
     }
     await assertRejects(() => unstage(node.parts, volume), Unreachable, "gave no answer (no API)");
   },
-});
+);
 
 const ways: Record<string, (cluster: TestCluster, volume: VolumeInput, nqn: string) => void> = {
   "its attachment is gone": (cluster, volume) => cluster.detach(volume),
@@ -70,54 +68,42 @@ const ways: Record<string, (cluster: TestCluster, volume: VolumeInput, nqn: stri
   "an administrator says so": (cluster, volume) => cluster.annotate(volume, letGoAnnotation, "node-1"),
 };
 for (const [way, prepare] of Object.entries(ways)) {
-  Deno.test({
-    name: `unstage() lets a dead session go when ${way}: disconnect first, then unmount`,
-    ignore,
-    async fn() {
-      await using node = await TestNode.start();
-      const { cluster, volume } = await withDead(node, "ext4");
-      prepare(cluster, volume, node.nqn(volume));
-      node.commands.started.length = 0;
-      await unstage(node.parts, volume);
-      assertEquals(await left(node, volume), nothing);
-      assertEquals(orderOf(node, "nvme disconnect", "umount"), ["nvme disconnect", "umount"]);
-      assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo"]);
-      assert(cluster.told[0]?.message.includes(node.nqn(volume)));
-      await unstage(node.parts, volume);
-    },
+  onNode(`unstage() lets a dead session go when ${way}: disconnect first, then unmount`, async (node) => {
+    const { cluster, volume } = await withDead(node, "ext4");
+    prepare(cluster, volume, node.nqn(volume));
+    node.commands.started.length = 0;
+    await unstage(node.parts, volume);
+    assertEquals(await left(node, volume), nothing);
+    assertEquals(orderOf(node, "nvme disconnect", "umount"), ["nvme disconnect", "umount"]);
+    assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo"]);
+    assert(cluster.told[0]?.message.includes(node.nqn(volume)));
+    await unstage(node.parts, volume);
   });
 }
 
 for (const [way, prepare] of Object.entries(ways)) {
-  Deno.test({
-    name: `unpublish() of the last mount of a dead session lets it go when ${way}`,
-    ignore,
-    async fn() {
-      await using node = await TestNode.start();
-      const target = await node.podPath(pod);
-      const { cluster, volume } = await withDead(node, "ext4", target);
-      cluster.pods.add(pod); // It is there until its volumes are not.
-      await run("umount", volume.stagingPath);
-      const input = { volumeId: volume.volumeId, targetPath: target };
-      await assertRejects(() => unpublish(node.parts, input), Unreachable, "is not live");
-      prepare(cluster, volume, node.nqn(volume));
-      node.commands.started.length = 0;
-      await unpublish(node.parts, input);
-      assertEquals([await left(node, volume), await node.mountsAt(target)], [nothing, 0]);
-      assertEquals(orderOf(node, "nvme disconnect", "umount"), ["nvme disconnect", "umount"]);
-      await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
-      await unpublish(node.parts, input);
-      await unstage(node.parts, volume);
-      assertEquals(await left(node, volume), nothing);
-    },
+  onNode(`unpublish() of the last mount of a dead session lets it go when ${way}`, async (node) => {
+    const target = await node.podPath(pod);
+    const { cluster, volume } = await withDead(node, "ext4", target);
+    cluster.pods.add(pod); // It is there until its volumes are not.
+    await run("umount", volume.stagingPath);
+    const input = { volumeId: volume.volumeId, targetPath: target };
+    await assertRejects(() => unpublish(node.parts, input), Unreachable, "is not live");
+    prepare(cluster, volume, node.nqn(volume));
+    node.commands.started.length = 0;
+    await unpublish(node.parts, input);
+    assertEquals([await left(node, volume), await node.mountsAt(target)], [nothing, 0]);
+    assertEquals(orderOf(node, "nvme disconnect", "umount"), ["nvme disconnect", "umount"]);
+    await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
+    await unpublish(node.parts, input);
+    await unstage(node.parts, volume);
+    assertEquals(await left(node, volume), nothing);
   });
 }
 
-Deno.test({
-  name: "letGo() finds the staging path by itself, takes the mounts of gone pods away, and needs no second call",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "letGo() finds the staging path by itself, takes the mounts of gone pods away, and needs no second call",
+  async (node) => {
     const target = await node.podPath(pod);
     const { cluster, volume } = await withDead(node, "ext4", target);
     cluster.detach(volume);
@@ -128,14 +114,11 @@ Deno.test({
     await letGo(node.parts, volume.volumeId);
     assertEquals(cluster.told.length, 1);
   },
-});
+);
 
-Deno.test({
-  name:
-    "letGo() refuses while pods that exist have the volume, unless an administrator says so: then their mounts stay",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "letGo() refuses while pods that exist have the volume, unless an administrator says so: then their mounts stay",
+  async (node) => {
     const target = await node.podPath(pod);
     const { cluster, volume } = await withDead(node, "ext4", target);
     cluster.pods.add(pod);
@@ -152,27 +135,20 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals([await left(node, volume), await node.mountsAt(target)], [nothing, 0]);
   },
+);
+
+onNode("letGo() takes nobody's mounts for a gone pod's when it is not known which pods there are", async (node) => {
+  const target = await node.podPath(pod);
+  const { cluster, volume } = await withDead(node, "ext4", target);
+  cluster.detach(volume);
+  cluster.podsHere = () => Promise.reject(new Unreachable("no API"));
+  await assertRejects(() => letGo(node.parts, volume.volumeId), InUse, target);
+  assertEquals([await node.sessions(volume), await node.mountsAt(target)], [1, 1]);
 });
 
-Deno.test({
-  name: "letGo() takes nobody's mounts for a gone pod's when it is not known which pods there are",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const target = await node.podPath(pod);
-    const { cluster, volume } = await withDead(node, "ext4", target);
-    cluster.detach(volume);
-    cluster.podsHere = () => Promise.reject(new Unreachable("no API"));
-    await assertRejects(() => letGo(node.parts, volume.volumeId), InUse, target);
-    assertEquals([await node.sessions(volume), await node.mountsAt(target)], [1, 1]);
-  },
-});
-
-Deno.test({
-  name: "letGo() refuses while another device is built on the dead one, also when an administrator says so",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "letGo() refuses while another device is built on the dead one, also when an administrator says so",
+  async (node) => {
     const { cluster, volume } = await withDead(node, "block");
     cluster.annotate(volume, letGoAnnotation, "node-1");
     const { sysfs } = node.standIn.roots;
@@ -184,30 +160,23 @@ Deno.test({
     await assertRejects(() => letGo(node.parts, volume.volumeId), InUse, "loop7, built on /dev/nvme0n1");
     assertEquals(await node.sessions(volume), 1);
   },
+);
+
+onNode("letGo() removes the device node of a gone pod, and no other", async (node) => {
+  const target = await node.podPath(pod, "disk");
+  const { cluster, volume } = await withDead(node, "block", target);
+  cluster.pods.add(pod);
+  cluster.detach(volume);
+  await assertRejects(() => letGo(node.parts, volume.volumeId), InUse, `device node at ${target}`);
+  cluster.pods.clear();
+  await letGo(node.parts, volume.volumeId);
+  assertEquals(await left(node, volume), nothing);
+  await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
 });
 
-Deno.test({
-  name: "letGo() removes the device node of a gone pod, and no other",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const target = await node.podPath(pod, "disk");
-    const { cluster, volume } = await withDead(node, "block", target);
-    cluster.pods.add(pod);
-    cluster.detach(volume);
-    await assertRejects(() => letGo(node.parts, volume.volumeId), InUse, `device node at ${target}`);
-    cluster.pods.clear();
-    await letGo(node.parts, volume.volumeId);
-    assertEquals(await left(node, volume), nothing);
-    await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
-  },
-});
-
-Deno.test({
-  name: "unstage() of a dead old generation beside a live new one ends both; letGo() the dead one alone",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() of a dead old generation beside a live new one ends both; letGo() the dead one alone",
+  async (node) => {
     const { cluster, volume } = await withDead(node, "ext4");
     const nqn = node.nqn(volume);
     await node.server.offer(`${nqn}.g1`, 2 ** 27);
@@ -221,38 +190,31 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await left(node, volume), nothing);
   },
+);
+
+onNode("letGo() of an old generation leaves the new one mounted and published", async (node) => {
+  const { cluster, volume } = await withDead(node, "ext4");
+  await run("umount", volume.stagingPath);
+  const nqn = `${node.nqn(volume)}.g1`;
+  await node.server.offer(nqn, 2 ** 27);
+  await node.nvme("connect", "-t", "tcp", "-a", "127.0.0.1", "-s", String(node.server.port), "-n", nqn);
+  const { path } = await node.parts.sessions.device(nqn);
+  await run("mkfs.ext4", "-q", path);
+  const target = await node.podPath(pod);
+  await Deno.mkdir(target);
+  await run("mount", path, volume.stagingPath);
+  await run("mount", "--bind", volume.stagingPath, target);
+  cluster.attach(volume, nqn);
+  await letGo(node.parts, volume.volumeId);
+  assertEquals((await node.parts.sessions.ofVolume(volume.volumeId)).map((each) => each.nqn), [nqn]);
+  assertEquals([await node.mountsAt(volume.stagingPath), await node.mountsAt(target)], [1, 1]);
+  const record = await node.parts.records.read(volume.volumeId);
+  assertEquals([record?.volumeId, record?.unstaging], [volume.volumeId, undefined]);
 });
 
-Deno.test({
-  name: "letGo() of an old generation leaves the new one mounted and published",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const { cluster, volume } = await withDead(node, "ext4");
-    await run("umount", volume.stagingPath);
-    const nqn = `${node.nqn(volume)}.g1`;
-    await node.server.offer(nqn, 2 ** 27);
-    await node.nvme("connect", "-t", "tcp", "-a", "127.0.0.1", "-s", String(node.server.port), "-n", nqn);
-    const { path } = await node.parts.sessions.device(nqn);
-    await run("mkfs.ext4", "-q", path);
-    const target = await node.podPath(pod);
-    await Deno.mkdir(target);
-    await run("mount", path, volume.stagingPath);
-    await run("mount", "--bind", volume.stagingPath, target);
-    cluster.attach(volume, nqn);
-    await letGo(node.parts, volume.volumeId);
-    assertEquals((await node.parts.sessions.ofVolume(volume.volumeId)).map((each) => each.nqn), [nqn]);
-    assertEquals([await node.mountsAt(volume.stagingPath), await node.mountsAt(target)], [1, 1]);
-    const record = await node.parts.records.read(volume.volumeId);
-    assertEquals([record?.volumeId, record?.unstaging], [volume.volumeId, undefined]);
-  },
-});
-
-Deno.test({
-  name: "letGo() ends nothing for a caller that went away, and is finished by the next after a crash at any step",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "letGo() ends nothing for a caller that went away, and is finished by the next after a crash at any step",
+  async (node) => {
     const { cluster, volume } = await withDead(node, "ext4");
     cluster.detach(volume);
     await assertRejects(() => letGo(node.parts, volume.volumeId, { signal: AbortSignal.abort() }), Cancelled);
@@ -267,13 +229,11 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await left(node, volume), nothing);
   },
-});
+);
 
-Deno.test({
-  name: "letGo() leaves a live session and foreign mounts alone, and a lost record is no reason to stay",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "letGo() leaves a live session and foreign mounts alone, and a lost record is no reason to stay",
+  async (node) => {
     const { cluster, volume } = await withDead(node, "ext4");
     cluster.detach(volume);
     await node.setState(volume, "live");
@@ -293,4 +253,4 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await left(node, volume), nothing);
   },
-});
+);

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { GiB, TestNode } from "../../tests/nvme/node.ts";
-import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import { GiB, type TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
+import { run } from "../../tests/nvme/stand_in.ts";
 import { deviceNodeAt } from "../mounts/device_node.ts";
 import { AlreadyExists, FailedPrecondition, Unreachable } from "../runtime/errors.ts";
 import { publish, unpublish } from "./publish.ts";
@@ -9,17 +10,13 @@ import type { StagingRecord } from "./records.ts";
 import { mend } from "./recovery.ts";
 import { unstage } from "./unstage.ts";
 
-const ignore = await whyNoStandIn() !== undefined;
-
 async function exists(path: string): Promise<boolean> {
   return await Deno.lstat(path).then(() => true, () => false);
 }
 
-Deno.test({
-  name: "publish() of a filesystem stacks no mounts and unpublish() takes all of it away, however often",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() of a filesystem stacks no mounts and unpublish() takes all of it away, however often",
+  async (node) => {
     const volume = await node.volume("ext4");
     const input = await node.up(volume, "target");
     await publish(node.parts, input);
@@ -31,46 +28,34 @@ Deno.test({
     assertEquals([await exists(input.targetPath), await node.mountsAt(volume.stagingPath)], [false, 1]);
     assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
   },
+);
+
+onNode("publish() shows a filesystem at several targets, read-only where asked", async (node) => {
+  const volume = await node.volume("ext4");
+  await node.up(volume, "one");
+  const two = { ...node.at(volume, "two"), readOnly: true };
+  await publish(node.parts, two);
+  await publish(node.parts, two);
+  await Deno.writeTextFile(`${node.path("one")}/file`, "x");
+  assertEquals(await Deno.readTextFile(`${node.path("two")}/file`), "x");
+  await assertRejects(() => Deno.writeTextFile(`${node.path("two")}/file`, "y"));
 });
 
-Deno.test({
-  name: "publish() shows a filesystem at several targets, read-only where asked",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await node.up(volume, "one");
-    const two = { ...node.at(volume, "two"), readOnly: true };
-    await publish(node.parts, two);
-    await publish(node.parts, two);
-    await Deno.writeTextFile(`${node.path("one")}/file`, "x");
-    assertEquals(await Deno.readTextFile(`${node.path("two")}/file`), "x");
-    await assertRejects(() => Deno.writeTextFile(`${node.path("two")}/file`, "y"));
-  },
+onNode("publish() keeps a volume of one pod from a second target", async (node) => {
+  for (const kind of ["ext4", "block"] as const) {
+    const volume = await node.volume(kind);
+    const first = { ...await node.up(volume, `first-${kind}`), exclusive: true };
+    await publish(node.parts, first);
+    const second = { ...first, targetPath: node.path(`second-${kind}`) };
+    await assertRejects(() => publish(node.parts, second), FailedPrecondition, "ReadWriteOncePod");
+    await unpublish(node.parts, first);
+    await publish(node.parts, second);
+  }
 });
 
-Deno.test({
-  name: "publish() keeps a volume of one pod from a second target",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    for (const kind of ["ext4", "block"] as const) {
-      const volume = await node.volume(kind);
-      const first = { ...await node.up(volume, `first-${kind}`), exclusive: true };
-      await publish(node.parts, first);
-      const second = { ...first, targetPath: node.path(`second-${kind}`) };
-      await assertRejects(() => publish(node.parts, second), FailedPrecondition, "ReadWriteOncePod");
-      await unpublish(node.parts, first);
-      await publish(node.parts, second);
-    }
-  },
-});
-
-Deno.test({
-  name: "publish() refuses a volume that is not staged, and one whose staging mount is another device's",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() refuses a volume that is not staged, and one whose staging mount is another device's",
+  async (node) => {
     const volume = await node.volume("ext4");
     const input = node.at(volume, "target");
     await assertRejects(() => publish(node.parts, input), FailedPrecondition, "not staged");
@@ -88,42 +73,30 @@ Deno.test({
       "folder above",
     );
   },
+);
+
+onNode("publish() refuses a target where another volume is mounted", async (node) => {
+  const other = await node.up(await node.volume("ext4"), "target");
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await assertRejects(() => publish(node.parts, node.at(volume, "target")), AlreadyExists, "another device");
+  await assertRejects(() => unpublish(node.parts, node.at(volume, "target")), FailedPrecondition, "left alone");
+  assertEquals(await node.mountsAt(other.targetPath), 1);
 });
 
-Deno.test({
-  name: "publish() refuses a target where another volume is mounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const other = await node.up(await node.volume("ext4"), "target");
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    await assertRejects(() => publish(node.parts, node.at(volume, "target")), AlreadyExists, "another device");
-    await assertRejects(() => unpublish(node.parts, node.at(volume, "target")), FailedPrecondition, "left alone");
-    assertEquals(await node.mountsAt(other.targetPath), 1);
-  },
+onNode("publish() refuses a device smaller than the publish context says", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  node.restart({ command: 300 });
+  const publishContext = { ...volume.publishContext, size_bytes: String(2 * GiB) };
+  const input = { ...node.at(volume, "target"), publishContext };
+  await assertRejects(() => publish(node.parts, input), Unreachable, "bytes");
+  assertEquals(await exists(input.targetPath), false);
 });
 
-Deno.test({
-  name: "publish() refuses a device smaller than the publish context says",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    node.restart({ command: 300 });
-    const publishContext = { ...volume.publishContext, size_bytes: String(2 * GiB) };
-    const input = { ...node.at(volume, "target"), publishContext };
-    await assertRejects(() => publish(node.parts, input), Unreachable, "bytes");
-    assertEquals(await exists(input.targetPath), false);
-  },
-});
-
-Deno.test({
-  name: "publish() of a block volume makes a device node that works, and unpublish() removes the node alone",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() of a block volume makes a device node that works, and unpublish() removes the node alone",
+  async (node) => {
     const volume = await node.volume("block");
     const input = await node.up(volume, "disk");
     await publish(node.parts, input);
@@ -135,13 +108,11 @@ Deno.test({
     assertEquals([await exists(input.targetPath), await node.sessions(volume)], [false, 1]);
     assertEquals((await node.parts.records.read(volume.volumeId))?.targets, []);
   },
-});
+);
 
-Deno.test({
-  name: "publish() of a block volume refuses a node of another device, also after its own was renumbered",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() of a block volume refuses a node of another device, also after its own was renumbered",
+  async (node) => {
     const other = await node.up(await node.volume("block"), "disk");
     const volume = await node.volume("block");
     await stage(node.parts, volume);
@@ -150,26 +121,19 @@ Deno.test({
     assertEquals(await deviceNodeAt(other.targetPath), before);
     assert(before);
   },
+);
+
+onNode("publish() of a block volume does without its record, which is a hint", async (node) => {
+  const volume = await node.volume("block");
+  await stage(node.parts, volume);
+  await node.parts.records.remove(volume.volumeId);
+  await publish(node.parts, node.at(volume, "disk"));
+  assertEquals((await node.parts.records.read(volume.volumeId))?.targets, [node.path("disk")]);
 });
 
-Deno.test({
-  name: "publish() of a block volume does without its record, which is a hint",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("block");
-    await stage(node.parts, volume);
-    await node.parts.records.remove(volume.volumeId);
-    await publish(node.parts, node.at(volume, "disk"));
-    assertEquals((await node.parts.records.read(volume.volumeId))?.targets, [node.path("disk")]);
-  },
-});
-
-Deno.test({
-  name: "publish() notes a volume anew that lost its record, as it was staged, so that it is mended as before",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() notes a volume anew that lost its record, as it was staged, so that it is mended as before",
+  async (node) => {
     const volumes = [await node.volume("ext4"), await node.volume("xfs"), await node.volume("block")].map((volume) => {
       const { capability } = volume;
       return capability.kind === "block"
@@ -191,13 +155,11 @@ Deno.test({
       await unstage(node.parts, volume);
     }
   },
-});
+);
 
-Deno.test({
-  name: "publish() needs no record of a filesystem: neither room for one nor options that the driver would take itself",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() needs no record of a filesystem: neither room for one nor options that the driver would take itself",
+  async (node) => {
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
     const { records } = node.parts;
@@ -211,57 +173,40 @@ Deno.test({
     const record = await records.read(volume.volumeId);
     assertEquals([record?.stagingPath, record?.mount], [volume.stagingPath, undefined]);
   },
+);
+
+onNode("unpublish() removes no folder and no file with anything in it", async (node) => {
+  const volume = await node.volume("ext4");
+  const input = node.at(volume, "target");
+  await Deno.mkdir(`${input.targetPath}/data`, { recursive: true });
+  await assertRejects(() => unpublish(node.parts, input), FailedPrecondition, "empty folders");
+  await Deno.writeTextFile(node.path("file"), "precious");
+  await assertRejects(() => unpublish(node.parts, node.at(volume, "file")), FailedPrecondition, "left alone");
+  assertEquals([await exists(`${input.targetPath}/data`), await exists(node.path("file"))], [true, true]);
 });
 
-Deno.test({
-  name: "unpublish() removes no folder and no file with anything in it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const input = node.at(volume, "target");
-    await Deno.mkdir(`${input.targetPath}/data`, { recursive: true });
-    await assertRejects(() => unpublish(node.parts, input), FailedPrecondition, "empty folders");
-    await Deno.writeTextFile(node.path("file"), "precious");
-    await assertRejects(() => unpublish(node.parts, node.at(volume, "file")), FailedPrecondition, "left alone");
-    assertEquals([await exists(`${input.targetPath}/data`), await exists(node.path("file"))], [true, true]);
-  },
+onNode("unpublish() takes away what an older driver stacked", async (node) => {
+  const volume = await node.volume("ext4");
+  const input = await node.up(volume, "target");
+  await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
+  await run("mount", "--bind", volume.stagingPath, input.targetPath);
+  assertEquals(await node.mountsAt(input.targetPath), 2);
+  await unpublish(node.parts, input);
+  assertEquals([await exists(input.targetPath), await exists(`${volume.stagingPath}/file`)], [false, true]);
 });
 
-Deno.test({
-  name: "unpublish() takes away what an older driver stacked",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const input = await node.up(volume, "target");
-    await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
-    await run("mount", "--bind", volume.stagingPath, input.targetPath);
-    assertEquals(await node.mountsAt(input.targetPath), 2);
-    await unpublish(node.parts, input);
-    assertEquals([await exists(input.targetPath), await exists(`${volume.stagingPath}/file`)], [false, true]);
-  },
+onNode("publish() touches no device whose session is not live, and unpublish() still ends", async (node) => {
+  const volume = await node.volume("ext4");
+  const input = await node.up(volume, "target");
+  await node.setState(volume, "connecting");
+  await assertRejects(() => publish(node.parts, input), Unreachable, "not live");
+  await unpublish(node.parts, input);
+  assertEquals(await exists(input.targetPath), false);
 });
 
-Deno.test({
-  name: "publish() touches no device whose session is not live, and unpublish() still ends",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const input = await node.up(volume, "target");
-    await node.setState(volume, "connecting");
-    await assertRejects(() => publish(node.parts, input), Unreachable, "not live");
-    await unpublish(node.parts, input);
-    assertEquals(await exists(input.targetPath), false);
-  },
-});
-
-Deno.test({
-  name: "publish() of a volume of one pod may be repeated while the pod has folders of it mounted elsewhere",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() of a volume of one pod may be repeated while the pod has folders of it mounted elsewhere",
+  async (node) => {
     const input = { ...await node.up(await node.volume("ext4"), "target"), exclusive: true };
     await Deno.mkdir(`${input.targetPath}/folder`);
     await Deno.mkdir(node.path("subpath"));
@@ -273,13 +218,11 @@ Deno.test({
       "ReadWriteOncePod",
     );
   },
-});
+);
 
-Deno.test({
-  name: "publish() refuses the other mode at a target, and mends only the read-only mount that it began itself",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() refuses the other mode at a target, and mends only the read-only mount that it began itself",
+  async (node) => {
     const volume = await node.volume("ext4");
     const input = await node.up(volume, "target");
     await assertRejects(() => publish(node.parts, { ...input, readOnly: true }), AlreadyExists, "mounted writable");
@@ -294,13 +237,11 @@ Deno.test({
     assertEquals((await node.parts.records.read(volume.volumeId))?.readOnlyTarget, undefined);
     await assertRejects(() => publish(node.parts, { ...reader, readOnly: false }), AlreadyExists, "mounted read-only");
   },
-});
+);
 
-Deno.test({
-  name: "publish() and unstage() of a block volume refuse while its record cannot be used, and unpublish() still ends",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() and unstage() of a block volume refuse while its record cannot be used, and unpublish() still ends",
+  async (node) => {
     const volume = await node.volume("block");
     const one = await node.up(volume, "one");
     const path = `${node.standIn.folder}/records/${volume.volumeId}.json`;
@@ -312,52 +253,42 @@ Deno.test({
     await unpublish(node.parts, one);
     assertEquals(await exists(one.targetPath), false);
   },
+);
+
+onNode("unpublish() removes no node of another volume and no file that it did not make", async (node) => {
+  const [volume, other] = [await node.volume("block"), await node.volume("block")];
+  await stage(node.parts, volume);
+  const { targetPath } = await node.up(other, "disk");
+  await assertRejects(() => unpublish(node.parts, { ...volume, targetPath }), FailedPrecondition, node.nqn(other));
+  assert(await deviceNodeAt(targetPath));
+  const empty = node.at(volume, "empty");
+  await Deno.writeTextFile(empty.targetPath, "");
+  await assertRejects(() => unpublish(node.parts, empty), FailedPrecondition, "left alone");
+  const record = await node.parts.records.read(volume.volumeId);
+  assert(record);
+  await node.parts.records.write({ ...record, targets: [empty.targetPath] });
+  await unpublish(node.parts, empty);
+  assertEquals(await exists(empty.targetPath), false);
+  await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below/it` });
+  await Deno.writeTextFile(node.path("file"), "");
+  await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below` });
 });
 
-Deno.test({
-  name: "unpublish() removes no node of another volume and no file that it did not make",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const [volume, other] = [await node.volume("block"), await node.volume("block")];
-    await stage(node.parts, volume);
-    const { targetPath } = await node.up(other, "disk");
-    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath }), FailedPrecondition, node.nqn(other));
-    assert(await deviceNodeAt(targetPath));
-    const empty = node.at(volume, "empty");
-    await Deno.writeTextFile(empty.targetPath, "");
-    await assertRejects(() => unpublish(node.parts, empty), FailedPrecondition, "left alone");
-    const record = await node.parts.records.read(volume.volumeId);
-    assert(record);
-    await node.parts.records.write({ ...record, targets: [empty.targetPath] });
-    await unpublish(node.parts, empty);
-    assertEquals(await exists(empty.targetPath), false);
-    await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below/it` });
-    await Deno.writeTextFile(node.path("file"), "");
-    await unpublish(node.parts, { ...volume, targetPath: `${node.path("file")}/below` });
-  },
-});
-
-Deno.test({
-  name: "unpublish() refuses the last mount of a filesystem whose session is not live, and no other",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const input = await node.up(volume, "target");
-    const second = node.at(volume, "second");
-    await publish(node.parts, second);
-    await run("umount", volume.stagingPath);
-    await run("mount", "--bind", input.targetPath, input.targetPath); // Stacked: both are last, together.
-    await node.setState(volume, "connecting");
-    await unpublish(node.parts, second);
-    node.commands.started.length = 0;
-    await assertRejects(() => unpublish(node.parts, input), Unreachable, "rds.csi.srvlab.io/let-go");
-    assertEquals([node.commands.started, await node.mountsAt(input.targetPath)], [[], 2]);
-    await node.setState(volume, "live");
-    await unpublish(node.parts, input);
-    assertEquals(await exists(input.targetPath), false);
-  },
+onNode("unpublish() refuses the last mount of a filesystem whose session is not live, and no other", async (node) => {
+  const volume = await node.volume("ext4");
+  const input = await node.up(volume, "target");
+  const second = node.at(volume, "second");
+  await publish(node.parts, second);
+  await run("umount", volume.stagingPath);
+  await run("mount", "--bind", input.targetPath, input.targetPath); // Stacked: both are last, together.
+  await node.setState(volume, "connecting");
+  await unpublish(node.parts, second);
+  node.commands.started.length = 0;
+  await assertRejects(() => unpublish(node.parts, input), Unreachable, "rds.csi.srvlab.io/let-go");
+  assertEquals([node.commands.started, await node.mountsAt(input.targetPath)], [[], 2]);
+  await node.setState(volume, "live");
+  await unpublish(node.parts, input);
+  assertEquals(await exists(input.targetPath), false);
 });
 
 /** A devtmpfs with nodes of these names, as the host's /dev has them. Its nodes are the whole machine's: they go again. */
@@ -382,11 +313,9 @@ async function devtmpfs(node: TestNode, nodes: Record<string, string>) {
   };
 }
 
-Deno.test({
-  name: "unpublish() takes away what the Go driver made of a block volume, unless it is another volume's",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unpublish() takes away what the Go driver made of a block volume, unless it is another volume's",
+  async (node) => {
     const [volume, other] = [await node.volume("block"), await node.volume("block")];
     for (const each of [volume, other]) await stage(node.parts, each);
     await node.parts.records.remove(volume.volumeId); // That driver left none.
@@ -425,31 +354,24 @@ Deno.test({
       while (await node.mountsAt(targetPath) > 0) await run("umount", targetPath);
     }
   },
+);
+
+onNode("unpublish() removes the empty file where the kubelet has block volumes, when a crash left it", async (node) => {
+  const volume = await node.volume("block");
+  const pod = "8a2f3c1e-5b6d-4e7f-8a9b-0c1d2e3f4a5b";
+  const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
+  await Deno.mkdir(folder, { recursive: true });
+  for (const name of [pod, "no-pod"]) await Deno.writeTextFile(`${folder}/${name}`, "");
+  await unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` });
+  assertEquals(await exists(`${folder}/${pod}`), false);
+  await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/no-pod` }), FailedPrecondition);
+  await Deno.writeTextFile(`${folder}/${pod}`, "x");
+  await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` }), FailedPrecondition);
 });
 
-Deno.test({
-  name: "unpublish() removes the empty file where the kubelet has block volumes, when a crash left it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("block");
-    const pod = "8a2f3c1e-5b6d-4e7f-8a9b-0c1d2e3f4a5b";
-    const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
-    await Deno.mkdir(folder, { recursive: true });
-    for (const name of [pod, "no-pod"]) await Deno.writeTextFile(`${folder}/${name}`, "");
-    await unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` });
-    assertEquals(await exists(`${folder}/${pod}`), false);
-    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/no-pod` }), FailedPrecondition);
-    await Deno.writeTextFile(`${folder}/${pod}`, "x");
-    await assertRejects(() => unpublish(node.parts, { ...volume, targetPath: `${folder}/${pod}` }), FailedPrecondition);
-  },
-});
-
-Deno.test({
-  name: "publish() lets programs of the volume run, and leaves the owner and mode that Kubernetes gave its root",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "publish() lets programs of the volume run, and leaves the owner and mode that Kubernetes gave its root",
+  async (node) => {
     const volume = await node.volume("ext4");
     const input = await node.up(volume, "target");
     await Deno.writeTextFile(`${input.targetPath}/program`, "#!/bin/sh\necho runs\n", { mode: 0o755 });
@@ -462,4 +384,4 @@ Deno.test({
     await publish(node.parts, input);
     assertEquals(await run("stat", "-c", "%g %a", input.targetPath), "2000 2775\n");
   },
-});
+);

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { TestNode } from "../../tests/nvme/node.ts";
-import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import type { TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
+import { run } from "../../tests/nvme/stand_in.ts";
 import { deviceNodeAt } from "../mounts/device_node.ts";
 import { FailedPrecondition } from "../runtime/errors.ts";
 import { look, problemsOf } from "./condition.ts";
@@ -9,8 +10,6 @@ import { mend } from "./recovery.ts";
 import { stage } from "./stage.ts";
 import { unstage } from "./unstage.ts";
 import type { VolumeInput } from "./volume.ts";
-
-const ignore = await whyNoStandIn() !== undefined;
 
 async function number(node: TestNode, volume: VolumeInput): Promise<string> {
   return (await node.parts.sessions.device(node.nqn(volume))).majorMinor;
@@ -41,12 +40,9 @@ async function afterReboot(node: TestNode): Promise<AfterReboot> {
   return { block, other, reboot };
 }
 
-Deno.test({
-  name:
-    "after a reboot nothing is told of a block volume or mended, until the kubelet stages it and has its node made anew",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "after a reboot nothing is told of a block volume or mended, until the kubelet stages it and has its node made anew",
+  async (node) => {
     const { block, reboot } = await afterReboot(node);
     await reboot();
     const sight = (await look(node.parts)).sights.get(block.volumeId);
@@ -57,31 +53,23 @@ Deno.test({
     assertEquals(await deviceNodeAt(block.targetPath), await number(node, block));
     assertEquals((await node.parts.records.read(block.volumeId))?.targets, [block.targetPath]);
   },
-});
+);
 
-Deno.test({
-  name:
-    "stage() is refused a number that another's device node has, unless that is of before a reboot: it is removed then",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() is refused a number that another's device node has, unless that is of before a reboot: it is removed then",
+  async (node) => {
     const { block, other, reboot } = await afterReboot(node);
     await assertRejects(() => stage(node.parts, other), FailedPrecondition, block.targetPath);
     await reboot();
     await stage(node.parts, other);
     assertEquals(await deviceNodeAt(block.targetPath), undefined);
   },
-});
+);
 
-Deno.test({
-  name: "unstage() after a reboot is not kept by the device node of then, and takes it away",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const { block, reboot } = await afterReboot(node);
-    await reboot();
-    await unstage(node.parts, block);
-    assertEquals(await node.parts.records.read(block.volumeId), undefined);
-    assertEquals(await deviceNodeAt(block.targetPath), undefined);
-  },
+onNode("unstage() after a reboot is not kept by the device node of then, and takes it away", async (node) => {
+  const { block, reboot } = await afterReboot(node);
+  await reboot();
+  await unstage(node.parts, block);
+  assertEquals(await node.parts.records.read(block.volumeId), undefined);
+  assertEquals(await deviceNodeAt(block.targetPath), undefined);
 });

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { TestCluster } from "../../tests/nvme/cluster.ts";
-import { TestNode } from "../../tests/nvme/node.ts";
-import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import type { TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
+import { run } from "../../tests/nvme/stand_in.ts";
 import { deviceNodeAt } from "../mounts/device_node.ts";
 import { AlreadyExists, FailedPrecondition, InUse, Unreachable } from "../runtime/errors.ts";
 import { look, problemsOf } from "./condition.ts";
@@ -9,8 +10,6 @@ import { publish, type PublishInput, unpublish } from "./publish.ts";
 import { mend, recover } from "./recovery.ts";
 import { stage } from "./stage.ts";
 import type { VolumeInput } from "./volume.ts";
-
-const ignore = await whyNoStandIn() !== undefined;
 
 /** As the kernel does when `ctrl_loss_tmo` is over: the session goes, and what is mounted stays. */
 async function giveUp(node: TestNode, volume: VolumeInput): Promise<void> {
@@ -38,11 +37,9 @@ function withCluster(node: TestNode): TestCluster {
 }
 
 for (const type of ["ext4", "xfs"] as const) {
-  Deno.test({
-    name: `mend() connects a session again that the kernel gave up, and mounts ${type} at the staging path as before`,
-    ignore,
-    async fn() {
-      await using node = await TestNode.start();
+  onNode(
+    `mend() connects a session again that the kernel gave up, and mounts ${type} at the staging path as before`,
+    async (node) => {
       const cluster = withCluster(node);
       const plain = await node.volume(type);
       const capability = { kind: "filesystem" as const, fsType: type, mountOptions: ["noatime"] };
@@ -67,15 +64,12 @@ for (const type of ["ext4", "xfs"] as const) {
       assertEquals((await node.parts.records.read(volume.volumeId))?.remounting, undefined);
       assertEquals(node.commands.started.filter((line) => line.startsWith("mkfs.")).length, 1);
     },
-  });
+  );
 }
 
-Deno.test({
-  name:
-    "mend() connects nothing that is not attached here under that NQN, is being unstaged, or of which nothing is known",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "mend() connects nothing that is not attached here under that NQN, is being unstaged, or of which nothing is known",
+  async (node) => {
     const cluster = withCluster(node);
     const volume = await node.volume("ext4");
     const { volumeId } = volume;
@@ -107,13 +101,11 @@ Deno.test({
     await node.parts.records.write(record);
     assert(await mend(node.parts, volumeId));
   },
-});
+);
 
-Deno.test({
-  name: "mend() does nothing under a running pod: the staging path is mounted anew when the pod is gone",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "mend() does nothing under a running pod: the staging path is mounted anew when the pod is gone",
+  async (node) => {
     const volume = await node.volume("ext4");
     const input = await node.up(volume, "pod");
     const before = await stagedNumber(node, volume);
@@ -130,14 +122,11 @@ Deno.test({
     await publish(node.parts, input);
     assertEquals((await node.parts.mounts.at(input.targetPath))?.majorMinor, await number(node, volume));
   },
-});
+);
 
-Deno.test({
-  name:
-    "mend() mounts no device that came back smaller or with something else on it, writes nothing, and leaves the rest",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "mend() mounts no device that came back smaller or with something else on it, writes nothing, and leaves the rest",
+  async (node) => {
     const size = 320 * 2 ** 20;
     const fillers: [found: string, size: number, fill: (file: string) => Promise<unknown>][] = [
       [`had ${size}`, size / 2, () => Promise.resolve()],
@@ -160,37 +149,30 @@ Deno.test({
     }
     assertEquals(node.commands.started.filter((line) => line.startsWith("mkfs.")).length, fillers.length);
   },
+);
+
+onNode("mend() that ends between unmounting and mounting is finished by the next one, or by stage()", async (node) => {
+  const finishers: ((volume: VolumeInput) => Promise<unknown>)[] = [
+    ({ volumeId }) => mend(node.parts, volumeId),
+    (volume) => stage(node.parts, volume),
+  ];
+  for (const finish of finishers) {
+    const volume = await node.volume("ext4");
+    await stage(node.parts, volume);
+    await giveUp(node, volume);
+    node.commands.instead = (program) => program === "mount" ? { code: 32, stdout: "", stderr: "killed" } : undefined;
+    await assertRejects(() => mend(node.parts, volume.volumeId), FailedPrecondition, "killed");
+    node.commands.instead = () => undefined;
+    assertEquals([await node.mountsAt(volume.stagingPath), await kinds(node, volume)], [0, ["not_mounted"]]);
+    node.restart();
+    await finish(volume);
+    assertEquals([await stagedNumber(node, volume), await kinds(node, volume)], [await number(node, volume), []]);
+  }
 });
 
-Deno.test({
-  name: "mend() that ends between unmounting and mounting is finished by the next one, or by stage()",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const finishers: ((volume: VolumeInput) => Promise<unknown>)[] = [
-      ({ volumeId }) => mend(node.parts, volumeId),
-      (volume) => stage(node.parts, volume),
-    ];
-    for (const finish of finishers) {
-      const volume = await node.volume("ext4");
-      await stage(node.parts, volume);
-      await giveUp(node, volume);
-      node.commands.instead = (program) => program === "mount" ? { code: 32, stdout: "", stderr: "killed" } : undefined;
-      await assertRejects(() => mend(node.parts, volume.volumeId), FailedPrecondition, "killed");
-      node.commands.instead = () => undefined;
-      assertEquals([await node.mountsAt(volume.stagingPath), await kinds(node, volume)], [0, ["not_mounted"]]);
-      node.restart();
-      await finish(volume);
-      assertEquals([await stagedNumber(node, volume), await kinds(node, volume)], [await number(node, volume), []]);
-    }
-  },
-});
-
-Deno.test({
-  name: "mend() that ends during the trial of an xfs leaves nothing that looks like the volume mounted read-only",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "mend() that ends during the trial of an xfs leaves nothing that looks like the volume mounted read-only",
+  async (node) => {
     const volume = await node.volume("xfs");
     await stage(node.parts, volume);
     await giveUp(node, volume);
@@ -204,44 +186,31 @@ Deno.test({
     assertEquals((await node.parts.mounts.at(volume.stagingPath))?.options.includes("rw"), true);
     assertEquals([await kinds(node, volume), await node.mountsAt(volume.stagingPath)], [[], 1]);
   },
+);
+
+onNode("mend() leaves a staging path alone where something else is mounted", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await run("umount", volume.stagingPath);
+  await giveUp(node, volume);
+  await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
+  await assertRejects(() => mend(node.parts, volume.volumeId), FailedPrecondition, "left alone");
+  assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, "tmpfs");
 });
 
-Deno.test({
-  name: "mend() leaves a staging path alone where something else is mounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    await run("umount", volume.stagingPath);
-    await giveUp(node, volume);
-    await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
-    await assertRejects(() => mend(node.parts, volume.volumeId), FailedPrecondition, "left alone");
-    assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, "tmpfs");
-  },
+onNode("stage() mounts the staging path anew when its device is gone and no pod has it", async (node) => {
+  const cluster = withCluster(node);
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await giveUp(node, volume);
+  await stage(node.parts, volume);
+  assertEquals([await stagedNumber(node, volume), await kinds(node, volume)], [await number(node, volume), []]);
+  assertEquals(cluster.told.map(({ reason }) => reason), ["VolumeRecovered"]);
 });
 
-Deno.test({
-  name: "stage() mounts the staging path anew when its device is gone and no pod has it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const cluster = withCluster(node);
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    await giveUp(node, volume);
-    await stage(node.parts, volume);
-    assertEquals([await stagedNumber(node, volume), await kinds(node, volume)], [await number(node, volume), []]);
-    assertEquals(cluster.told.map(({ reason }) => reason), ["VolumeRecovered"]);
-  },
-});
-
-Deno.test({
-  name:
-    "recover() mounts a filesystem anew that the kernel has stopped, unless another pod has it, and tries again what fails there",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "recover() mounts a filesystem anew that the kernel has stopped, unless another pod has it, and tries again what fails there",
+  async (node) => {
     const cluster = withCluster(node);
     const volume = await node.volume("ext4");
     const first = await node.up(volume, "first");
@@ -261,7 +230,7 @@ Deno.test({
     await Deno.writeTextFile(`${first.targetPath}/file`, "written");
     assertEquals(cluster.told.map(({ reason }) => reason), ["VolumeRecovered"]);
   },
-});
+);
 
 /** As if the volume's device had had this number when it was published: the kernel gives numbers anew. */
 async function hadNumber(node: TestNode, { volumeId, targetPath }: PublishInput, old: string): Promise<void> {
@@ -283,12 +252,9 @@ async function renumbered(node: TestNode) {
   return { block, other, input, old };
 }
 
-Deno.test({
-  name:
-    "mend() notes the new number of a block volume, and recover() replaces its old node only when no device has that number",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "mend() notes the new number of a block volume, and recover() replaces its old node only when no device has that number",
+  async (node) => {
     const { block, other, input, old } = await renumbered(node);
     assert(await mend(node.parts, block.volumeId));
     const record = await node.parts.records.read(block.volumeId);
@@ -308,13 +274,11 @@ Deno.test({
     const renewed = await node.parts.records.read(block.volumeId);
     assertEquals(renewed?.formerNumbers, undefined);
   },
-});
+);
 
-Deno.test({
-  name: "stage() keeps no volume connected whose device has the number of another one's published node",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() keeps no volume connected whose device has the number of another one's published node",
+  async (node) => {
     const [block, other] = [await node.volume("block"), await node.volume("block")];
     const input = await node.up(block, "disk");
     await giveUp(node, block);
@@ -331,4 +295,4 @@ Deno.test({
     await stage(node.parts, other);
     assertEquals(await node.sessions(other), 1);
   },
-});
+);

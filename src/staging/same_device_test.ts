@@ -1,13 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { TestNode } from "../../tests/nvme/node.ts";
-import { whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import type { TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
 import { Unreachable } from "../runtime/errors.ts";
 import { mend } from "./recovery.ts";
 import { pinned } from "./same_device.ts";
 import { stage } from "./stage.ts";
 import type { VolumeInput } from "./volume.ts";
-
-const ignore = await whyNoStandIn() !== undefined;
 
 /** The paths of the devices that this process has open. */
 function open(node: TestNode): string[] {
@@ -27,12 +25,9 @@ async function deviceOf(node: TestNode, volume: VolumeInput) {
   return await node.parts.sessions.device(node.nqn(volume));
 }
 
-Deno.test({
-  name:
-    "stage() and mend() hold the device open while mkfs and mount run, and no longer, so that no other gets its name",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() and mend() hold the device open while mkfs and mount run, and no longer, so that no other gets its name",
+  async (node) => {
     const volume = await node.volume("ext4");
     const seen: string[] = [];
     node.commands.instead = (program) => {
@@ -47,13 +42,11 @@ Deno.test({
     assert(await mend(node.parts, volume.volumeId));
     assertEquals([seen, open(node)], [[`mount ${(await deviceOf(node, volume)).path}`], []]);
   },
-});
+);
 
-Deno.test({
-  name: "pinned() does nothing with a device that is not the same any more, and lets go of it when the work fails",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "pinned() does nothing with a device that is not the same any more, and lets go of it when the work fails",
+  async (node) => {
     const volume = await node.volume("block");
     await stage(node.parts, volume);
     const device = await deviceOf(node, volume);
@@ -70,4 +63,4 @@ Deno.test({
     await pinned(node.parts, device, work, {});
     assertEquals([worked, open(node)], [1, []]);
   },
-});
+);

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { GiB, prefix, TestNode } from "../../tests/nvme/node.ts";
 import { TestCluster } from "../../tests/nvme/cluster.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
 import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
 import { NotInstalled, Stuck } from "../runtime/command.ts";
 import { AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, Unreachable } from "../runtime/errors.ts";
@@ -19,11 +20,9 @@ function changed(volume: VolumeInput, context: Record<string, string>): VolumeIn
 }
 
 for (const type of ["ext4", "ext3", "xfs"] as const) {
-  Deno.test({
-    name: `stage() makes ${type} once on an empty device, mounts it once, and keeps it over unstage and stage`,
-    ignore,
-    async fn() {
-      await using node = await TestNode.start();
+  onNode(
+    `stage() makes ${type} once on an empty device, mounts it once, and keeps it over unstage and stage`,
+    async (node) => {
       const volume = await node.volume(type);
       await stage(node.parts, volume);
       await stage(node.parts, volume);
@@ -36,102 +35,77 @@ for (const type of ["ext4", "ext3", "xfs"] as const) {
       assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
       assertEquals(made(node), 1);
     },
-  });
+  );
 }
 
-Deno.test({
-  name: "stage() of a block volume connects it and leaves nothing at the staging path",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("block");
-    await stage(node.parts, volume);
-    await stage(node.parts, volume);
-    assertEquals([await node.sessions(volume), await node.mountsAt(volume.stagingPath)], [1, 0]);
-    assertEquals(Array.from(Deno.readDirSync(volume.stagingPath)), []);
-    assertEquals(made(node), 0);
-    assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "block");
-  },
+onNode("stage() of a block volume connects it and leaves nothing at the staging path", async (node) => {
+  const volume = await node.volume("block");
+  await stage(node.parts, volume);
+  await stage(node.parts, volume);
+  assertEquals([await node.sessions(volume), await node.mountsAt(volume.stagingPath)], [1, 0]);
+  assertEquals(Array.from(Deno.readDirSync(volume.stagingPath)), []);
+  assertEquals(made(node), 0);
+  assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "block");
 });
 
-Deno.test({
-  name: "stage() formats nothing that is not proven empty, and writes nothing to it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const noise = (file: string, at: number) =>
-      run("dd", "if=/dev/urandom", `of=${file}`, "bs=1K", `seek=${at}`, "count=1", "conv=notrunc");
-    const MiB = 2 ** 20;
-    const fillers: [found: string, size: number, fill: (file: string) => Promise<unknown>][] = [
-      ["the MiB at byte 0", 64 * MiB, (file) => noise(file, 7)],
-      [`the MiB at byte ${63 * MiB}`, 64 * MiB, (file) => noise(file, 64 * 1024 - 1)],
-      ["xfs", 320 * MiB, (file) => run("mkfs.xfs", "-q", file)],
-      ["swap", 64 * MiB, (file) => run("mkswap", "-q", file)],
-    ];
-    for (const [found, size, fill] of fillers) {
-      const volume = await node.volume("ext4", size);
-      const file = node.server.file(node.nqn(volume));
-      await fill(file);
-      const before = await run("sha256sum", file);
-      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, found);
-      await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "start a pod there");
-      assertEquals(await run("sha256sum", file), before);
-    }
-    assertEquals(made(node), 0);
-  },
+onNode("stage() formats nothing that is not proven empty, and writes nothing to it", async (node) => {
+  const noise = (file: string, at: number) =>
+    run("dd", "if=/dev/urandom", `of=${file}`, "bs=1K", `seek=${at}`, "count=1", "conv=notrunc");
+  const MiB = 2 ** 20;
+  const fillers: [found: string, size: number, fill: (file: string) => Promise<unknown>][] = [
+    ["the MiB at byte 0", 64 * MiB, (file) => noise(file, 7)],
+    [`the MiB at byte ${63 * MiB}`, 64 * MiB, (file) => noise(file, 64 * 1024 - 1)],
+    ["xfs", 320 * MiB, (file) => run("mkfs.xfs", "-q", file)],
+    ["swap", 64 * MiB, (file) => run("mkswap", "-q", file)],
+  ];
+  for (const [found, size, fill] of fillers) {
+    const volume = await node.volume("ext4", size);
+    const file = node.server.file(node.nqn(volume));
+    await fill(file);
+    const before = await run("sha256sum", file);
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, found);
+    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "start a pod there");
+    assertEquals(await run("sha256sum", file), before);
+  }
+  assertEquals(made(node), 0);
 });
 
-Deno.test({
-  name: "stage() refuses an NQN that is foreign or another volume's, before it runs anything",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const other = await node.volume("ext4");
-    for (const nvme_nqn of ["nqn.2000-02.com.mikrotik:nixos-var", node.nqn(other), `${node.nqn(volume)}.g0`]) {
-      await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), InvalidArgument, "not connected");
-    }
-    await assertRejects(() => stage(node.parts, { ...volume, volumeId: "nixos-var" }), InvalidArgument, "no volume");
-    assertEquals(node.commands.started, []);
-  },
+onNode("stage() refuses an NQN that is foreign or another volume's, before it runs anything", async (node) => {
+  const volume = await node.volume("ext4");
+  const other = await node.volume("ext4");
+  for (const nvme_nqn of ["nqn.2000-02.com.mikrotik:nixos-var", node.nqn(other), `${node.nqn(volume)}.g0`]) {
+    await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), InvalidArgument, "not connected");
+  }
+  await assertRejects(() => stage(node.parts, { ...volume, volumeId: "nixos-var" }), InvalidArgument, "no volume");
+  assertEquals(node.commands.started, []);
 });
 
-Deno.test({
-  name: "stage() takes the generation of the publish context",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const nqn = `${node.nqn(volume)}.g3`;
-    await node.server.offer(nqn, GiB);
-    await stage(node.parts, changed(volume, { nvme_nqn: nqn }));
-    assertEquals((await node.parts.sessions.ofVolume(volume.volumeId)).map(({ generation }) => generation), [3]);
-    await unstage(node.parts, volume);
-    assertEquals(await node.sessions(volume), 0);
-  },
+onNode("stage() takes the generation of the publish context", async (node) => {
+  const volume = await node.volume("ext4");
+  const nqn = `${node.nqn(volume)}.g3`;
+  await node.server.offer(nqn, GiB);
+  await stage(node.parts, changed(volume, { nvme_nqn: nqn }));
+  assertEquals((await node.parts.sessions.ofVolume(volume.volumeId)).map(({ generation }) => generation), [3]);
+  await unstage(node.parts, volume);
+  assertEquals(await node.sessions(volume), 0);
 });
 
-Deno.test({
-  name: "stage() lives with the contexts of older PVs and refuses values that are wrong, by name",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const { publishContext, ...volume } = await node.volume("ext4");
-    const old = { nvmeAddress: "127.0.0.1", nvmePort: String(node.server.port), nqn: publishContext.nvme_nqn ?? "" };
-    await stage(node.parts, { ...volume, publishContext: {}, volumeContext: old });
-    assert(node.commands.started.some((line) => line.includes(" --ctrl-loss-tmo=-1 --reconnect-delay=5")));
-    const wrong: Record<string, string>[] = [{ nvmePort: "0" }, { ctrlLossTmo: "-2" }, { reconnectDelay: "1s" }, {
-      keepAliveTmo: "x",
-    }];
-    for (const context of wrong) {
-      const input = { ...volume, publishContext: {}, volumeContext: { ...old, ...context } };
-      await assertRejects(() => stage(node.parts, input), InvalidArgument, Object.keys(context)[0] ?? "");
-    }
-    for (const nvmeAddress of ["", "-x", "a b", "$(id)"]) {
-      const input = { ...volume, publishContext: {}, volumeContext: { ...old, nvmeAddress } };
-      await assertRejects(() => stage(node.parts, input), InvalidArgument, "nvmeAddress");
-    }
-  },
+onNode("stage() lives with the contexts of older PVs and refuses values that are wrong, by name", async (node) => {
+  const { publishContext, ...volume } = await node.volume("ext4");
+  const old = { nvmeAddress: "127.0.0.1", nvmePort: String(node.server.port), nqn: publishContext.nvme_nqn ?? "" };
+  await stage(node.parts, { ...volume, publishContext: {}, volumeContext: old });
+  assert(node.commands.started.some((line) => line.includes(" --ctrl-loss-tmo=-1 --reconnect-delay=5")));
+  const wrong: Record<string, string>[] = [{ nvmePort: "0" }, { ctrlLossTmo: "-2" }, { reconnectDelay: "1s" }, {
+    keepAliveTmo: "x",
+  }];
+  for (const context of wrong) {
+    const input = { ...volume, publishContext: {}, volumeContext: { ...old, ...context } };
+    await assertRejects(() => stage(node.parts, input), InvalidArgument, Object.keys(context)[0] ?? "");
+  }
+  for (const nvmeAddress of ["", "-x", "a b", "$(id)"]) {
+    const input = { ...volume, publishContext: {}, volumeContext: { ...old, nvmeAddress } };
+    await assertRejects(() => stage(node.parts, input), InvalidArgument, "nvmeAddress");
+  }
 });
 
 Deno.test({
@@ -146,71 +120,49 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "stage() sees the growth of a device that stayed connected, and grows the filesystem",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("xfs");
-    await stage(node.parts, volume);
-    await run("umount", volume.stagingPath); // The session is still there, as after an agent that was killed.
-    await node.server.offer(node.nqn(volume), 2 * GiB);
-    await stage(node.parts, changed(volume, { size_bytes: String(2 * GiB) }));
-    const { blocks, bsize } = await import("node:fs/promises").then(({ statfs }) => statfs(volume.stagingPath));
-    assert(Number(blocks) * Number(bsize) > 1.8 * GiB);
-  },
+onNode("stage() sees the growth of a device that stayed connected, and grows the filesystem", async (node) => {
+  const volume = await node.volume("xfs");
+  await stage(node.parts, volume);
+  await run("umount", volume.stagingPath); // The session is still there, as after an agent that was killed.
+  await node.server.offer(node.nqn(volume), 2 * GiB);
+  await stage(node.parts, changed(volume, { size_bytes: String(2 * GiB) }));
+  const { blocks, bsize } = await import("node:fs/promises").then(({ statfs }) => statfs(volume.stagingPath));
+  assert(Number(blocks) * Number(bsize) > 1.8 * GiB);
 });
 
-Deno.test({
-  name: "stage() writes nothing when the device changes between the proof and mkfs",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    node.commands.instead = async (program) => {
-      if (program !== "cmp") return undefined as never;
-      await Deno.writeTextFile(`${node.standIn.roots.sysfs}/class/block/nvme0n1/nsid`, "2\n");
-      return { code: 0, stdout: "", stderr: "" };
-    };
-    await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
-    assertEquals(made(node), 0);
-  },
+onNode("stage() writes nothing when the device changes between the proof and mkfs", async (node) => {
+  const volume = await node.volume("ext4");
+  node.commands.instead = async (program) => {
+    if (program !== "cmp") return undefined as never;
+    await Deno.writeTextFile(`${node.standIn.roots.sysfs}/class/block/nvme0n1/nsid`, "2\n");
+    return { code: 0, stdout: "", stderr: "" };
+  };
+  await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
+  assertEquals(made(node), 0);
 });
 
-Deno.test({
-  name: "stage() looks into no device that is mounted, at its staging path or elsewhere",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await node.up(volume, "target");
-    const tools = /^(blkid|wipefs|cmp|e2fsck|mkfs)/;
-    node.commands.started.length = 0;
-    await stage(node.parts, volume);
-    await run("umount", volume.stagingPath);
-    await stage(node.parts, volume);
-    assertEquals(node.commands.started.filter((line) => tools.test(line)), []);
-    assertEquals(await node.mountsAt(volume.stagingPath), 1);
-  },
+onNode("stage() looks into no device that is mounted, at its staging path or elsewhere", async (node) => {
+  const volume = await node.volume("ext4");
+  await node.up(volume, "target");
+  const tools = /^(blkid|wipefs|cmp|e2fsck|mkfs)/;
+  node.commands.started.length = 0;
+  await stage(node.parts, volume);
+  await run("umount", volume.stagingPath);
+  await stage(node.parts, volume);
+  assertEquals(node.commands.started.filter((line) => tools.test(line)), []);
+  assertEquals(await node.mountsAt(volume.stagingPath), 1);
 });
 
-Deno.test({
-  name: "stage() refuses a staging path where another device is mounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
-    await assertRejects(() => stage(node.parts, volume), AlreadyExists, "another device");
-    assertEquals(await node.mountsAt(volume.stagingPath), 1);
-  },
+onNode("stage() refuses a staging path where another device is mounted", async (node) => {
+  const volume = await node.volume("ext4");
+  await run("mount", "-t", "tmpfs", "other", volume.stagingPath);
+  await assertRejects(() => stage(node.parts, volume), AlreadyExists, "another device");
+  assertEquals(await node.mountsAt(volume.stagingPath), 1);
 });
 
-Deno.test({
-  name: "stage() finishes a mkfs that this node began and did not see the end of; another node refuses it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() finishes a mkfs that this node began and did not see the end of; another node refuses it",
+  async (node) => {
     const interrupted: ["ext4" | "xfs", (file: string) => Promise<unknown>][] = [
       // mkfs.ext4 writes its superblock last: until then there is data that nobody can name.
       ["ext4", (file) => run("dd", "if=/dev/urandom", `of=${file}`, "bs=4K", "seek=16", "count=2", "conv=notrunc")],
@@ -240,63 +192,48 @@ Deno.test({
       assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, undefined);
     }
   },
+);
+
+onNode("stage() drops an old intent when the filesystem is there, and formats nothing again", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
+  const record = await node.parts.records.read(volume.volumeId);
+  await unstage(node.parts, volume);
+  if (record) await node.parts.records.write({ ...record, mkfs: "ext4" }); // Killed between mkfs and its record.
+  await stage(node.parts, volume);
+  assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
+  assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
 });
 
-Deno.test({
-  name: "stage() drops an old intent when the filesystem is there, and formats nothing again",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
+onNode("stage() mounts a filesystem whose journal was not replayed, as after a crash", async (node) => {
+  for (const type of ["ext4", "xfs"] as const) {
+    const volume = await node.volume(type);
+    const file = node.server.file(node.nqn(volume));
     await stage(node.parts, volume);
     await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
-    const record = await node.parts.records.read(volume.volumeId);
+    await run("sync", "-f", volume.stagingPath);
+    await Deno.writeTextFile(`${volume.stagingPath}/more`, "x".repeat(100_000));
+    await run("sync", "-f", volume.stagingPath);
+    await run("cp", "--sparse=always", file, `${file}.crashed`); // What the server has when the node loses power.
     await unstage(node.parts, volume);
-    if (record) await node.parts.records.write({ ...record, mkfs: "ext4" }); // Killed between mkfs and its record.
+    await Deno.rename(`${file}.crashed`, file);
     await stage(node.parts, volume);
-    assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious");
-    assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
-  },
+    assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious", type);
+  }
 });
 
-Deno.test({
-  name: "stage() mounts a filesystem whose journal was not replayed, as after a crash",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    for (const type of ["ext4", "xfs"] as const) {
-      const volume = await node.volume(type);
-      const file = node.server.file(node.nqn(volume));
-      await stage(node.parts, volume);
-      await Deno.writeTextFile(`${volume.stagingPath}/file`, "precious");
-      await run("sync", "-f", volume.stagingPath);
-      await Deno.writeTextFile(`${volume.stagingPath}/more`, "x".repeat(100_000));
-      await run("sync", "-f", volume.stagingPath);
-      await run("cp", "--sparse=always", file, `${file}.crashed`); // What the server has when the node loses power.
-      await unstage(node.parts, volume);
-      await Deno.rename(`${file}.crashed`, file);
-      await stage(node.parts, volume);
-      assertEquals(await Deno.readTextFile(`${volume.stagingPath}/file`), "precious", type);
-    }
-  },
-});
-
-Deno.test({
-  name: "stage() mounts with the options asked for, read-only where the access mode says so",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const capability = { kind: "filesystem" as const, fsType: "", mountOptions: ["noatime", "discard"] };
-    await stage(node.parts, { ...volume, capability, readOnly: true });
-    const mount = await node.parts.mounts.at(volume.stagingPath);
-    assertEquals(["noatime", "ro"].every((option) => mount?.options.includes(option)), true);
-    assertEquals([mount?.fsType, mount?.superOptions.includes("discard")], ["ext4", true]);
-    const refused = { ...capability, mountOptions: ["loop"] };
-    await assertRejects(() => stage(node.parts, { ...volume, capability: refused }), InvalidArgument, "loop");
-    const unknown = { ...capability, fsType: "btrfs" };
-    await assertRejects(() => stage(node.parts, { ...volume, capability: unknown }), InvalidArgument, "btrfs");
-  },
+onNode("stage() mounts with the options asked for, read-only where the access mode says so", async (node) => {
+  const volume = await node.volume("ext4");
+  const capability = { kind: "filesystem" as const, fsType: "", mountOptions: ["noatime", "discard"] };
+  await stage(node.parts, { ...volume, capability, readOnly: true });
+  const mount = await node.parts.mounts.at(volume.stagingPath);
+  assertEquals(["noatime", "ro"].every((option) => mount?.options.includes(option)), true);
+  assertEquals([mount?.fsType, mount?.superOptions.includes("discard")], ["ext4", true]);
+  const refused = { ...capability, mountOptions: ["loop"] };
+  await assertRejects(() => stage(node.parts, { ...volume, capability: refused }), InvalidArgument, "loop");
+  const unknown = { ...capability, fsType: "btrfs" };
+  await assertRejects(() => stage(node.parts, { ...volume, capability: unknown }), InvalidArgument, "btrfs");
 });
 
 Deno.test({
@@ -314,20 +251,15 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "stage() of many volumes at once gives each its own device",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volumes = await Promise.all(Array.from({ length: 6 }, () => node.volume("ext4", GiB / 4)));
-    await Promise.all(volumes.map((volume) => stage(node.parts, volume)));
-    const numbers = await Promise.all(
-      volumes.map(async (volume) => (await node.parts.mounts.at(volume.stagingPath))?.majorMinor),
-    );
-    assertEquals(new Set(numbers).size, volumes.length);
-    assertEquals(numbers.includes(undefined), false);
-    assert(node.nqn(volumes[0] as VolumeInput).startsWith(prefix));
-  },
+onNode("stage() of many volumes at once gives each its own device", async (node) => {
+  const volumes = await Promise.all(Array.from({ length: 6 }, () => node.volume("ext4", GiB / 4)));
+  await Promise.all(volumes.map((volume) => stage(node.parts, volume)));
+  const numbers = await Promise.all(
+    volumes.map(async (volume) => (await node.parts.mounts.at(volume.stagingPath))?.majorMinor),
+  );
+  assertEquals(new Set(numbers).size, volumes.length);
+  assertEquals(numbers.includes(undefined), false);
+  assert(node.nqn(volumes[0] as VolumeInput).startsWith(prefix));
 });
 
 /** Leaves the note of a mkfs that began, as after a mkfs that failed before it wrote anything. */
@@ -341,11 +273,9 @@ async function withIntent(node: TestNode, volume: VolumeInput): Promise<void> {
   node.commands.started.length = 0;
 }
 
-Deno.test({
-  name: "stage() does not take a filesystem that lost its first superblock for its own interrupted mkfs",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() does not take a filesystem that lost its first superblock for its own interrupted mkfs",
+  async (node) => {
     for (const type of ["ext4", "xfs"] as const) {
       const volume = await node.volume(type);
       await withIntent(node, volume);
@@ -356,7 +286,7 @@ Deno.test({
       assertEquals(made(node), 0);
     }
   },
-});
+);
 
 /** A mkfs that was cut off when the copies of the superblock were written and the superblock was not. */
 async function cutOffLate(node: TestNode): Promise<VolumeInput> {
@@ -374,12 +304,9 @@ async function cutOffLate(node: TestNode): Promise<VolumeInput> {
   return volume;
 }
 
-Deno.test({
-  name:
-    "stage() finishes a mkfs that was cut off before its first superblock, unless the volume was disconnected since",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() finishes a mkfs that was cut off before its first superblock, unless the volume was disconnected since",
+  async (node) => {
     const volume = await cutOffLate(node);
     await stage(node.parts, volume);
     assertEquals((await node.parts.mounts.at(volume.stagingPath))?.fsType, "ext4");
@@ -393,28 +320,21 @@ Deno.test({
     node.commands.instead = () => undefined;
     await assertRejects(() => stage(node.parts, left), FailedPrecondition, "not formatted");
   },
+);
+
+onNode("stage() honours no intent of another export of the volume", async (node) => {
+  const volume = await node.volume("ext4");
+  await withIntent(node, volume);
+  const nvme_nqn = `${node.nqn(volume)}.g1`;
+  await node.server.offer(nvme_nqn, GiB);
+  await run("dd", "if=/dev/urandom", `of=${node.server.file(nvme_nqn)}`, "bs=1M", "count=1", "conv=notrunc");
+  await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), FailedPrecondition, "not formatted");
+  assertEquals(made(node), 0);
 });
 
-Deno.test({
-  name: "stage() honours no intent of another export of the volume",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await withIntent(node, volume);
-    const nvme_nqn = `${node.nqn(volume)}.g1`;
-    await node.server.offer(nvme_nqn, GiB);
-    await run("dd", "if=/dev/urandom", `of=${node.server.file(nvme_nqn)}`, "bs=1M", "count=1", "conv=notrunc");
-    await assertRejects(() => stage(node.parts, changed(volume, { nvme_nqn })), FailedPrecondition, "not formatted");
-    assertEquals(made(node), 0);
-  },
-});
-
-Deno.test({
-  name: "stage() takes its intent back as soon as mkfs has ended, and unstage() when the filesystem was mounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() takes its intent back as soon as mkfs has ended, and unstage() when the filesystem was mounted",
+  async (node) => {
     const volume = await node.volume("ext4");
     let seen: unknown = "nothing";
     node.commands.instead = async (program) => {
@@ -429,35 +349,28 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await node.parts.records.read(volume.volumeId), undefined);
   },
+);
+
+onNode("stage() leaves no intent of a mkfs that was never begun", async (node) => {
+  const volume = await node.volume("ext4");
+  node.commands.instead = (program) =>
+    program.startsWith("mkfs.") ? Promise.reject(new NotInstalled("not installed")) : undefined;
+  await assertRejects(() => stage(node.parts, volume), NotInstalled);
+  assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, undefined);
+  node.commands.instead = () => undefined;
+  const caller = new AbortController();
+  const write = node.parts.records.write.bind(node.parts.records);
+  node.parts.records.write = async (record) => {
+    await write(record);
+    caller.abort(); // Between the note and mkfs.
+  };
+  await assertRejects(() => stage(node.parts, volume, { signal: caller.signal }), Cancelled);
+  assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
 });
 
-Deno.test({
-  name: "stage() leaves no intent of a mkfs that was never begun",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    node.commands.instead = (program) =>
-      program.startsWith("mkfs.") ? Promise.reject(new NotInstalled("not installed")) : undefined;
-    await assertRejects(() => stage(node.parts, volume), NotInstalled);
-    assertEquals((await node.parts.records.read(volume.volumeId))?.mkfs, undefined);
-    node.commands.instead = () => undefined;
-    const caller = new AbortController();
-    const write = node.parts.records.write.bind(node.parts.records);
-    node.parts.records.write = async (record) => {
-      await write(record);
-      caller.abort(); // Between the note and mkfs.
-    };
-    await assertRejects(() => stage(node.parts, volume, { signal: caller.signal }), Cancelled);
-    assertEquals([made(node), (await node.parts.records.read(volume.volumeId))?.mkfs], [1, undefined]);
-  },
-});
-
-Deno.test({
-  name: "stage() that is refused leaves no session that it made, and none of those that were there is ended",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() that is refused leaves no session that it made, and none of those that were there is ended",
+  async (node) => {
     const volume = await node.volume("ext4");
     await run("mkfs.xfs", "-q", node.server.file(node.nqn(volume)));
     await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
@@ -472,20 +385,15 @@ Deno.test({
     await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs");
     assertEquals(await node.sessions(volume), 1);
   },
-});
+);
 
-Deno.test({
-  name: "stage() refuses a staging path that is a link, before it connects",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await Deno.remove(volume.stagingPath);
-    await Deno.mkdir(node.path("elsewhere"));
-    await Deno.symlink(node.path("elsewhere"), volume.stagingPath);
-    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "symbolic link");
-    assertEquals(node.commands.started, []);
-  },
+onNode("stage() refuses a staging path that is a link, before it connects", async (node) => {
+  const volume = await node.volume("ext4");
+  await Deno.remove(volume.stagingPath);
+  await Deno.mkdir(node.path("elsewhere"));
+  await Deno.symlink(node.path("elsewhere"), volume.stagingPath);
+  await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "symbolic link");
+  assertEquals(node.commands.started, []);
 });
 
 /** A staged volume whose export has moved to a new generation of its NQN. */
@@ -502,12 +410,9 @@ async function moved(node: TestNode) {
   return { cluster, volume, old, nvme_nqn, next: changed(volume, { nvme_nqn }), generations };
 }
 
-Deno.test({
-  name:
-    "stage() refuses a volume of which another generation is connected and live, unless Kubernetes has it attached anew",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() refuses a volume of which another generation is connected and live, unless Kubernetes has it attached anew",
+  async (node) => {
     const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
     const attachments = [undefined, old, `${nvme_nqn}2`];
     for (const nqn of attachments) {
@@ -525,29 +430,21 @@ Deno.test({
     assertEquals([await generations(), await node.mountsAt(volume.stagingPath)], [[1], 1]);
     assertEquals((await node.parts.records.read(volume.volumeId))?.nqn, nvme_nqn);
   },
+);
+
+onNode("stage() leaves a live session of another generation to those who use it", async (node) => {
+  const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
+  const target = node.path("pod");
+  await publish(node.parts, node.at(volume, "pod"));
+  cluster.attach(volume, nvme_nqn);
+  await assertRejects(() => stage(node.parts, next), FailedPrecondition, target);
+  await assertRejects(() => stage(node.parts, next), FailedPrecondition, old);
+  assertEquals([await generations(), await node.mountsAt(target)], [[0], 1]);
 });
 
-Deno.test({
-  name: "stage() leaves a live session of another generation to those who use it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
-    const target = node.path("pod");
-    await publish(node.parts, node.at(volume, "pod"));
-    cluster.attach(volume, nvme_nqn);
-    await assertRejects(() => stage(node.parts, next), FailedPrecondition, target);
-    await assertRejects(() => stage(node.parts, next), FailedPrecondition, old);
-    assertEquals([await generations(), await node.mountsAt(target)], [[0], 1]);
-  },
-});
-
-Deno.test({
-  name:
-    "stage() lets a dead session of another generation go when the attachment names the new one, and waits otherwise",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() lets a dead session of another generation go when the attachment names the new one, and waits otherwise",
+  async (node) => {
     const { cluster, volume, old, nvme_nqn, next, generations } = await moved(node);
     await node.setState(volume, "connecting");
     cluster.attach(volume, old);
@@ -558,7 +455,7 @@ Deno.test({
     assertEquals([await generations(), await node.mountsAt(volume.stagingPath)], [[1], 1]);
     assertEquals(cluster.told.map(({ reason }) => reason), ["SessionLetGo"]);
   },
-});
+);
 
 Deno.test({
   name: "stage() connects a volume anew that has grown unseen, when nobody uses it, and only then",
@@ -580,27 +477,20 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "stage() takes back that the volume is being unstaged, and notes what mounting it anew needs",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, { ...volume, publishContext: { ...volume.publishContext, pv_name: "pv-1" } });
-    const record = await node.parts.records.read(volume.volumeId);
-    assert(record);
-    assertEquals([record.mount, record.size, record.pv], [{ fsType: "ext4", options: [] }, GiB, "pv-1"]);
-    await node.parts.records.write({ ...record, unstaging: true, readOnlyTarget: "/begun" });
-    await stage(node.parts, volume);
-    assertEquals(await node.parts.records.read(volume.volumeId), { ...record, readOnlyTarget: "/begun" });
-  },
+onNode("stage() takes back that the volume is being unstaged, and notes what mounting it anew needs", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, { ...volume, publishContext: { ...volume.publishContext, pv_name: "pv-1" } });
+  const record = await node.parts.records.read(volume.volumeId);
+  assert(record);
+  assertEquals([record.mount, record.size, record.pv], [{ fsType: "ext4", options: [] }, GiB, "pv-1"]);
+  await node.parts.records.write({ ...record, unstaging: true, readOnlyTarget: "/begun" });
+  await stage(node.parts, volume);
+  assertEquals(await node.parts.records.read(volume.volumeId), { ...record, readOnlyTarget: "/begun" });
 });
 
-Deno.test({
-  name: "stage() refuses an xfs that is broken with the remedy, and writes nothing to it, not even to its log",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() refuses an xfs that is broken with the remedy, and writes nothing to it, not even to its log",
+  async (node) => {
     const volume = await node.volume("xfs", 320 * 2 ** 20);
     const file = node.server.file(node.nqn(volume));
     await run("mkfs.xfs", "-q", file);
@@ -609,32 +499,25 @@ Deno.test({
     await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "xfs_repair -n");
     assertEquals([await run("sha256sum", file), await node.mountsAt(volume.stagingPath)], [before, 0]);
   },
+);
+
+onNode("stage() takes the trial mount of an xfs away that a crash has left", async (node) => {
+  const volume = await node.volume("xfs");
+  await stage(node.parts, volume);
+  await unstage(node.parts, volume);
+  node.commands.instead = (program) => program === "umount" ? { code: 1, stdout: "", stderr: "killed" } : undefined;
+  await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "killed");
+  node.commands.instead = () => undefined;
+  assert((await node.parts.mounts.at(volume.stagingPath))?.superOptions.includes("norecovery"));
+  node.restart();
+  await stage(node.parts, volume);
+  await Deno.writeTextFile(`${volume.stagingPath}/file`, "written");
+  assertEquals(await node.mountsAt(volume.stagingPath), 1);
 });
 
-Deno.test({
-  name: "stage() takes the trial mount of an xfs away that a crash has left",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("xfs");
-    await stage(node.parts, volume);
-    await unstage(node.parts, volume);
-    node.commands.instead = (program) => program === "umount" ? { code: 1, stdout: "", stderr: "killed" } : undefined;
-    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "killed");
-    node.commands.instead = () => undefined;
-    assert((await node.parts.mounts.at(volume.stagingPath))?.superOptions.includes("norecovery"));
-    node.restart();
-    await stage(node.parts, volume);
-    await Deno.writeTextFile(`${volume.stagingPath}/file`, "written");
-    assertEquals(await node.mountsAt(volume.stagingPath), 1);
-  },
-});
-
-Deno.test({
-  name: "stage() makes no filesystem of a volume that is published as a block device, nor the other way round",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() makes no filesystem of a volume that is published as a block device, nor the other way round",
+  async (node) => {
     const block = await node.volume("block");
     await node.up(block, "disk");
     const { capability } = await node.volume("ext4");
@@ -646,61 +529,49 @@ Deno.test({
     await assertRejects(() => stage(node.parts, asBlock), FailedPrecondition, node.path("target"));
     await assertRejects(() => publish(node.parts, node.at(asBlock, "disk-2")), FailedPrecondition, "as filesystem");
   },
+);
+
+onNode("stage() replaces a record that cannot be used only for a filesystem that nobody uses", async (node) => {
+  const volume = await node.volume("ext4");
+  const block = await node.volume("block");
+  await node.up(volume, "target");
+  await stage(node.parts, block);
+  const spoil = (id: string) => Deno.writeTextFile(`${node.standIn.folder}/records/${id}.json`, "{");
+  for (const each of [volume, block]) {
+    await spoil(each.volumeId);
+    await assertRejects(() => stage(node.parts, each), FailedPrecondition, "staging record");
+  }
+  await run("umount", node.path("target"));
+  const { majorMinor } = await node.parts.sessions.device(node.nqn(volume));
+  const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
+  await Deno.mkdir(folder, { recursive: true });
+  await run("mknod", `${folder}/of-a-pod`, "b", ...majorMinor.split(":"));
+  await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "staging record");
+  await Deno.remove(`${folder}/of-a-pod`);
+  await stage(node.parts, volume);
+  assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "filesystem");
 });
 
-Deno.test({
-  name: "stage() replaces a record that cannot be used only for a filesystem that nobody uses",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode("stage() formats and mounts nothing through a device node that has become another device's", async (node) => {
+  for (const last of ["cmp", "e2fsck"]) {
     const volume = await node.volume("ext4");
-    const block = await node.volume("block");
-    await node.up(volume, "target");
-    await stage(node.parts, block);
-    const spoil = (id: string) => Deno.writeTextFile(`${node.standIn.folder}/records/${id}.json`, "{");
-    for (const each of [volume, block]) {
-      await spoil(each.volumeId);
-      await assertRejects(() => stage(node.parts, each), FailedPrecondition, "staging record");
-    }
-    await run("umount", node.path("target"));
-    const { majorMinor } = await node.parts.sessions.device(node.nqn(volume));
-    const folder = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv`;
-    await Deno.mkdir(folder, { recursive: true });
-    await run("mknod", `${folder}/of-a-pod`, "b", ...majorMinor.split(":"));
-    await assertRejects(() => stage(node.parts, volume), FailedPrecondition, "staging record");
-    await Deno.remove(`${folder}/of-a-pod`);
-    await stage(node.parts, volume);
-    assertEquals((await node.parts.records.read(volume.volumeId))?.kind, "filesystem");
-  },
+    if (last === "e2fsck") await run("mkfs.ext4", "-q", node.server.file(node.nqn(volume)));
+    node.commands.started.length = 0;
+    node.commands.instead = async (program) => {
+      if (program !== last) return undefined as never;
+      const { path } = await node.parts.sessions.device(node.nqn(volume));
+      await Deno.remove(path);
+      await run("mknod", path, "b", "7", "1023");
+      return { code: 0, stdout: "", stderr: "" };
+    };
+    await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
+    assertEquals(node.commands.started.filter((line) => /^(mkfs|mount)/.test(line)), []);
+  }
 });
 
-Deno.test({
-  name: "stage() formats and mounts nothing through a device node that has become another device's",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    for (const last of ["cmp", "e2fsck"]) {
-      const volume = await node.volume("ext4");
-      if (last === "e2fsck") await run("mkfs.ext4", "-q", node.server.file(node.nqn(volume)));
-      node.commands.started.length = 0;
-      node.commands.instead = async (program) => {
-        if (program !== last) return undefined as never;
-        const { path } = await node.parts.sessions.device(node.nqn(volume));
-        await Deno.remove(path);
-        await run("mknod", path, "b", "7", "1023");
-        return { code: 0, stdout: "", stderr: "" };
-      };
-      await assertRejects(() => stage(node.parts, volume), Unreachable, "changed while it was looked at");
-      assertEquals(node.commands.started.filter((line) => /^(mkfs|mount)/.test(line)), []);
-    }
-  },
-});
-
-Deno.test({
-  name: "stage() lets no mount option make a volume for readers writable, and says when it is mounted otherwise",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "stage() lets no mount option make a volume for readers writable, and says when it is mounted otherwise",
+  async (node) => {
     const volume = await node.volume("ext4");
     const capability = { kind: "filesystem" as const, fsType: "ext4", mountOptions: ["ro", "rw"] };
     await stage(node.parts, { ...volume, capability, readOnly: true });
@@ -710,4 +581,4 @@ Deno.test({
     await stage(node.parts, { ...volume, capability }); // The last option counts.
     assert((await node.parts.mounts.at(volume.stagingPath))?.options.includes("rw"));
   },
-});
+);

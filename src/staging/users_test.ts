@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { TestNode } from "../../tests/nvme/node.ts";
-import { run, whyNoStandIn } from "../../tests/nvme/stand_in.ts";
+import type { TestNode } from "../../tests/nvme/node.ts";
+import { onNode } from "../../tests/nvme/on_node.ts";
+import { run } from "../../tests/nvme/stand_in.ts";
 import { MountTable } from "../mounts/mountinfo.ts";
 import { Mounts } from "../mounts/mount.ts";
 import { Cancelled, InUse, Unreachable } from "../runtime/errors.ts";
@@ -12,7 +13,6 @@ import { described, usersOf } from "./users.ts";
 import { tracesOf } from "./uses.ts";
 import type { VolumeInput } from "./volume.ts";
 
-const ignore = await whyNoStandIn() !== undefined;
 const pod = "8a2f3c1e-5b6d-4e7f-8a9b-0c1d2e3f4a5b";
 const otherPod = "11111111-2222-4333-8444-555555555555";
 
@@ -44,11 +44,9 @@ async function loopOver(node: TestNode, path: string): Promise<void> {
   await Deno.writeTextFile(`${folder}/backing_file`, `${path}\n`);
 }
 
-Deno.test({
-  name: "unstage() takes away what gone pods left behind, folders of the volume included, and its data stay",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() takes away what gone pods left behind, folders of the volume included, and its data stay",
+  async (node) => {
     await Deno.mkdir(node.path("elsewhere"));
     await Deno.symlink("elsewhere", node.kubeletFolder); // mountinfo has the path that it leads to.
     const cluster = await node.inKubernetes();
@@ -67,13 +65,11 @@ Deno.test({
     await stage(node.parts, volume);
     assertEquals(await Deno.readTextFile(`${volume.stagingPath}/folder/file`), "precious");
   },
-});
+);
 
-Deno.test({
-  name: "unstage() leaves a mount alone that is not known to be a gone pod's, and then everything else too",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() leaves a mount alone that is not known to be a gone pod's, and then everything else too",
+  async (node) => {
     const cluster = await node.inKubernetes();
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
@@ -101,34 +97,27 @@ Deno.test({
     assertEquals(await Promise.all([orphan, target, volume.stagingPath].map((path) => node.mountsAt(path))), [1, 1, 1]);
     assertEquals((await node.parts.records.read(volume.volumeId))?.unstaging, undefined);
   },
+);
+
+onNode("usersOf() sees a mount that this process alone has", async (node) => {
+  const volume = await node.volume("ext4");
+  const { targetPath } = await node.up(volume, "target");
+  const table = await Deno.readTextFile("/proc/self/mountinfo");
+  for (const process of ["1", "self"]) await Deno.mkdir(node.path(`fake/${process}`), { recursive: true });
+  await Deno.writeTextFile(node.path("fake/self/mountinfo"), table);
+  const host = table.split("\n").filter((line) => !line.includes(` ${targetPath} `));
+  await Deno.writeTextFile(node.path("fake/1/mountinfo"), host.join("\n"));
+  const seen = new MountTable({ procRoot: node.path("fake"), limit: 10_000 });
+  const { commands } = node;
+  node.parts = { ...node.parts, mounts: new Mounts({ commands, table: seen, deadline: 10_000 }) };
+  assertEquals(await usersNow(node, volume), [`a mount at ${volume.stagingPath}`, `a mount at ${targetPath}`]);
+  await Deno.remove(node.path("fake/self/mountinfo"));
+  await assertRejects(() => usersNow(node, volume), Unreachable, "fake/self/mountinfo");
 });
 
-Deno.test({
-  name: "usersOf() sees a mount that this process alone has",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    const { targetPath } = await node.up(volume, "target");
-    const table = await Deno.readTextFile("/proc/self/mountinfo");
-    for (const process of ["1", "self"]) await Deno.mkdir(node.path(`fake/${process}`), { recursive: true });
-    await Deno.writeTextFile(node.path("fake/self/mountinfo"), table);
-    const host = table.split("\n").filter((line) => !line.includes(` ${targetPath} `));
-    await Deno.writeTextFile(node.path("fake/1/mountinfo"), host.join("\n"));
-    const seen = new MountTable({ procRoot: node.path("fake"), limit: 10_000 });
-    const { commands } = node;
-    node.parts = { ...node.parts, mounts: new Mounts({ commands, table: seen, deadline: 10_000 }) };
-    assertEquals(await usersNow(node, volume), [`a mount at ${volume.stagingPath}`, `a mount at ${targetPath}`]);
-    await Deno.remove(node.path("fake/self/mountinfo"));
-    await assertRejects(() => usersNow(node, volume), Unreachable, "fake/self/mountinfo");
-  },
-});
-
-Deno.test({
-  name: "unstage() refuses while the kubelet has a device node of the volume, though no record tells of it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() refuses while the kubelet has a device node of the volume, though no record tells of it",
+  async (node) => {
     await node.inKubernetes();
     const [volume, other] = [await node.volume("block"), await node.volume("block")];
     for (const each of [volume, other]) await stage(node.parts, each);
@@ -153,13 +142,11 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await node.sessions(volume), 0);
   },
-});
+);
 
-Deno.test({
-  name: "unstage() refuses while a loop device pins the volume, as the kubelet's does, also over a node that is gone",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() refuses while a loop device pins the volume, as the kubelet's does, also over a node that is gone",
+  async (node) => {
     await node.inKubernetes();
     const volume = await node.volume("block");
     const published = { ...volume, publishContext: { ...volume.publishContext, pv_name: "pv-a" } };
@@ -197,35 +184,27 @@ Deno.test({
     await node.parts.records.remove(volume.volumeId);
     assertEquals(await users(`${path("pv-b")} (deleted)`), 1);
   },
+);
+
+onNode("usersOf() does not call free what it cannot look at", async (node) => {
+  await node.inKubernetes();
+  const volume = await node.volume("block");
+  await stage(node.parts, volume);
+  const loop = `${node.standIn.roots.sysfs}/block/loop7/loop`;
+  await Deno.mkdir(loop, { recursive: true });
+  await run("mkfifo", `${loop}/backing_file`); // Opening it waits for a writer.
+  node.restart({ mountinfo: 500 });
+  await assertRejects(() => usersNow(node, volume), Error, "no answer within");
+  node.restart();
+  await Deno.writeTextFile(`${loop}/backing_file`, "");
+  await Deno.remove(`${loop}/backing_file`);
+  await Deno.mkdir(`${loop}/backing_file`);
+  await assertRejects(() => usersNow(node, volume), Error, "directory");
 });
 
-Deno.test({
-  name: "usersOf() does not call free what it cannot look at",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    await node.inKubernetes();
-    const volume = await node.volume("block");
-    await stage(node.parts, volume);
-    const loop = `${node.standIn.roots.sysfs}/block/loop7/loop`;
-    await Deno.mkdir(loop, { recursive: true });
-    await run("mkfifo", `${loop}/backing_file`); // Opening it waits for a writer.
-    node.restart({ mountinfo: 500 });
-    await assertRejects(() => usersNow(node, volume), Error, "no answer within");
-    node.restart();
-    await Deno.writeTextFile(`${loop}/backing_file`, "");
-    await Deno.remove(`${loop}/backing_file`);
-    await Deno.mkdir(`${loop}/backing_file`);
-    await assertRejects(() => usersNow(node, volume), Error, "directory");
-  },
-});
-
-Deno.test({
-  name:
-    "unstage() refuses what is held in a mount namespace that nobody sees: unmounted, connected, to be staged again",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() refuses what is held in a mount namespace that nobody sees: unmounted, connected, to be staged again",
+  async (node) => {
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
     const args = ["--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"];
@@ -244,94 +223,72 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals(await node.sessions(volume), 0);
   },
+);
+
+onNode("unstage() disconnects nothing when it cannot be looked whether the device is held", async (node) => {
+  const volume = await node.volume("block");
+  await stage(node.parts, volume);
+  node.commands.instead = (program) =>
+    program === "mke2fs" ? { code: 1, stdout: "", stderr: "mke2fs: Input/output error" } : undefined;
+  await assertRejects(() => unstage(node.parts, volume), InUse, "Input/output error");
+  node.commands.instead = () => undefined;
+  const { path } = await node.parts.sessions.device(node.nqn(volume));
+  await Deno.rename(path, `${path}-away`);
+  await assertRejects(() => unstage(node.parts, volume), InUse, "is not its device node");
+  assertEquals(await node.sessions(volume), 1);
+  await Deno.rename(`${path}-away`, path);
+  await unstage(node.parts, volume);
 });
 
-Deno.test({
-  name: "unstage() disconnects nothing when it cannot be looked whether the device is held",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("block");
-    await stage(node.parts, volume);
-    node.commands.instead = (program) =>
-      program === "mke2fs" ? { code: 1, stdout: "", stderr: "mke2fs: Input/output error" } : undefined;
-    await assertRejects(() => unstage(node.parts, volume), InUse, "Input/output error");
-    node.commands.instead = () => undefined;
-    const { path } = await node.parts.sessions.device(node.nqn(volume));
-    await Deno.rename(path, `${path}-away`);
-    await assertRejects(() => unstage(node.parts, volume), InUse, "is not its device node");
-    assertEquals(await node.sessions(volume), 1);
-    await Deno.rename(`${path}-away`, path);
-    await unstage(node.parts, volume);
-  },
+onNode("unstage() disconnects nothing from under whoever came while it was unmounted", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  const holder = `${node.standIn.roots.sysfs}/class/block/nvme0n1/holders/dm-0`;
+  node.commands.instead = (program, args) =>
+    program !== "umount" ? undefined : run(program, ...args).then(async (stdout) => {
+      await Deno.mkdir(holder);
+      return { code: 0, stdout, stderr: "" };
+    });
+  await assertRejects(() => unstage(node.parts, volume), InUse, "dm-0, built on nvme0n1");
+  assertEquals(await node.sessions(volume), 1);
+  await Deno.remove(holder);
+  await unstage(node.parts, volume);
 });
 
-Deno.test({
-  name: "unstage() disconnects nothing from under whoever came while it was unmounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    const holder = `${node.standIn.roots.sysfs}/class/block/nvme0n1/holders/dm-0`;
-    node.commands.instead = (program, args) =>
-      program !== "umount" ? undefined : run(program, ...args).then(async (stdout) => {
-        await Deno.mkdir(holder);
+onNode("unstage() touches no device whose session died while it was unmounted", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  node.commands.instead = (program) => {
+    if (program !== "umount") return undefined;
+    return node.setState(volume, "connecting").then(() => run("umount", volume.stagingPath))
+      .then((stdout) => ({ code: 0, stdout, stderr: "" }));
+  };
+  await assertRejects(() => unstage(node.parts, volume), Unreachable, "is not live");
+  assert(!node.commands.started.some((line) => line.startsWith("mke2fs")));
+  assertEquals(await node.sessions(volume), 1);
+});
+
+onNode("unstage() for a caller that goes away stops before its next step and disconnects nothing", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  for (const last of ["umount", "mke2fs"]) {
+    const caller = new AbortController();
+    node.commands.instead = (program, args) => {
+      if (program !== last) return undefined;
+      return run(program, ...args).then((stdout) => {
+        caller.abort();
         return { code: 0, stdout, stderr: "" };
       });
-    await assertRejects(() => unstage(node.parts, volume), InUse, "dm-0, built on nvme0n1");
-    assertEquals(await node.sessions(volume), 1);
-    await Deno.remove(holder);
-    await unstage(node.parts, volume);
-  },
-});
-
-Deno.test({
-  name: "unstage() touches no device whose session died while it was unmounted",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    node.commands.instead = (program) => {
-      if (program !== "umount") return undefined;
-      return node.setState(volume, "connecting").then(() => run("umount", volume.stagingPath))
-        .then((stdout) => ({ code: 0, stdout, stderr: "" }));
     };
-    await assertRejects(() => unstage(node.parts, volume), Unreachable, "is not live");
-    assert(!node.commands.started.some((line) => line.startsWith("mke2fs")));
-    assertEquals(await node.sessions(volume), 1);
-  },
+    await assertRejects(() => unstage(node.parts, volume, { signal: caller.signal }), Cancelled);
+    assertEquals([await node.mountsAt(volume.stagingPath), await node.sessions(volume)], [0, 1], last);
+  }
+  assert(!node.commands.started.some((line) => line.startsWith("nvme disconnect")));
 });
 
-Deno.test({
-  name: "unstage() for a caller that goes away stops before its next step and disconnects nothing",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    for (const last of ["umount", "mke2fs"]) {
-      const caller = new AbortController();
-      node.commands.instead = (program, args) => {
-        if (program !== last) return undefined;
-        return run(program, ...args).then((stdout) => {
-          caller.abort();
-          return { code: 0, stdout, stderr: "" };
-        });
-      };
-      await assertRejects(() => unstage(node.parts, volume, { signal: caller.signal }), Cancelled);
-      assertEquals([await node.mountsAt(volume.stagingPath), await node.sessions(volume)], [0, 1], last);
-    }
-    assert(!node.commands.started.some((line) => line.startsWith("nvme disconnect")));
-  },
-});
-
-Deno.test({
-  name: "unstage() that is killed at any step is finished by the next, and the record says meanwhile that it had begun",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
+onNode(
+  "unstage() that is killed at any step is finished by the next, and the record says meanwhile that it had begun",
+  async (node) => {
     const volume = await node.volume("ext4");
     await stage(node.parts, volume);
     for (const killed of ["umount", "mke2fs", "nvme"]) {
@@ -345,23 +302,18 @@ Deno.test({
     await unstage(node.parts, volume);
     assertEquals([await node.sessions(volume), await node.parts.records.volumeIds()], [0, []]);
   },
-});
+);
 
-Deno.test({
-  name: "unstage() keeps the note of a mkfs that was cut off, and no note that it is being unstaged",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    const volume = await node.volume("ext4");
-    await stage(node.parts, volume);
-    await run("umount", volume.stagingPath);
-    const record = await node.parts.records.read(volume.volumeId);
-    assert(record);
-    await node.parts.records.write({ ...record, mkfs: "ext4" });
-    await unstage(node.parts, volume);
-    const { mkfs, mkfsLeft, unstaging } = await node.parts.records.read(volume.volumeId) ?? {};
-    assertEquals([mkfs, mkfsLeft, unstaging], ["ext4", true, undefined]);
-  },
+onNode("unstage() keeps the note of a mkfs that was cut off, and no note that it is being unstaged", async (node) => {
+  const volume = await node.volume("ext4");
+  await stage(node.parts, volume);
+  await run("umount", volume.stagingPath);
+  const record = await node.parts.records.read(volume.volumeId);
+  assert(record);
+  await node.parts.records.write({ ...record, mkfs: "ext4" });
+  await unstage(node.parts, volume);
+  const { mkfs, mkfsLeft, unstaging } = await node.parts.records.read(volume.volumeId) ?? {};
+  assertEquals([mkfs, mkfsLeft, unstaging], ["ext4", true, undefined]);
 });
 
 Deno.test("podOf() knows the paths that the kubelet makes for pods, and no others", () => {
@@ -383,21 +335,16 @@ Deno.test("podOf() knows the paths that the kubelet makes for pods, and no other
   for (const path of others) assertEquals(podOf("/var/lib/kubelet", path), undefined, path);
 });
 
-Deno.test({
-  name: "unstage() of a block volume ends once its kubelet has unpublished it",
-  ignore,
-  async fn() {
-    await using node = await TestNode.start();
-    await node.inKubernetes();
-    const volume = await node.volume("block");
-    await stage(node.parts, volume);
-    const targetPath = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv/${pod}`;
-    await Deno.mkdir(targetPath.slice(0, targetPath.lastIndexOf("/")), { recursive: true });
-    await publish(node.parts, { ...volume, targetPath, exclusive: false });
-    // The pod may be gone from Kubernetes while its program still runs: its node says that somebody may write.
-    await assertRejects(() => unstage(node.parts, volume), InUse, targetPath);
-    await unpublish(node.parts, { ...volume, targetPath });
-    await unstage(node.parts, volume);
-    assertEquals(await node.sessions(volume), 0);
-  },
+onNode("unstage() of a block volume ends once its kubelet has unpublished it", async (node) => {
+  await node.inKubernetes();
+  const volume = await node.volume("block");
+  await stage(node.parts, volume);
+  const targetPath = `${node.kubeletFolder}/plugins/kubernetes.io/csi/volumeDevices/publish/pv/${pod}`;
+  await Deno.mkdir(targetPath.slice(0, targetPath.lastIndexOf("/")), { recursive: true });
+  await publish(node.parts, { ...volume, targetPath, exclusive: false });
+  // The pod may be gone from Kubernetes while its program still runs: its node says that somebody may write.
+  await assertRejects(() => unstage(node.parts, volume), InUse, targetPath);
+  await unpublish(node.parts, { ...volume, targetPath });
+  await unstage(node.parts, volume);
+  assertEquals(await node.sessions(volume), 0);
 });
