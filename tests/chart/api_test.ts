@@ -6,6 +6,7 @@ import * as objects from "../lab/kubernetes/objects.ts";
 import { kubernetesTool } from "../lab/kubernetes/tools.ts";
 import { project } from "../lab/project.ts";
 import { install, least, manifestsFile, objectsOf, type Set, sets, uninstall } from "./chart.ts";
+import { conform, writeSchemas } from "./kubeconform.ts";
 import { oldValues, withoutEffect } from "./old_values.ts";
 import { run, said } from "./tools.ts";
 
@@ -72,6 +73,28 @@ test("a field that Kubernetes does not know is found", async () => {
   );
   assertEquals(code, 1);
   assertStringIncludes(stderr, 'unknown field "spec.template.spec.hostNetworks"');
+});
+
+test("kubeconform, by what the API server says of its kinds, finds nothing in the manifests, and finds a wrong one", async () => {
+  const schemas = `${folder?.path}/schemas`;
+  await Deno.mkdir(schemas);
+  // What is said of custom kinds comes a moment after they are there.
+  const openapi = await controlPlane?.admin.wait("the custom kinds to be described", async () => {
+    const { stdout } = await kubectl("get", "--raw", "/openapi/v2");
+    return ["ServiceMonitor", "PrometheusRule"].every((kind) => stdout.includes(`"kind":"${kind}"`))
+      ? stdout
+      : undefined;
+  });
+  await writeSchemas(schemas, openapi ?? "");
+  for (const set of sets) {
+    const { code, stdout, stderr } = await conform(schemas, manifestsFile(set));
+    assertEquals([code, stdout, stderr], [0, "", ""]);
+  }
+  const text = await Deno.readTextFile(new URL(manifestsFile("full"), project));
+  const planted = await file("misplaced", text.replace(/^( +)hostNetwork: true/m, "$1hostNetworks: true"));
+  const { code, stdout } = await conform(schemas, planted);
+  assertEquals(code, 1);
+  assertStringIncludes(stdout, "hostNetworks");
 });
 
 /** A set's manifests with other names and in a namespace that is there, since those of 'default' are there already. */

@@ -4,6 +4,7 @@ import { image, whyNoImage } from "../lab/image.ts";
 import { kubernetesTool, layerTools } from "../lab/kubernetes/tools.ts";
 import type { Layer } from "../lab/layer.ts";
 import { whyNoPromtool } from "../lab/promtool.ts";
+import { kubeconformPath } from "./kubeconform.ts";
 import { helmPath } from "./tools.ts";
 
 /** What is installed: the chart, the manifests made from it, alerts and dashboard, and the controller's pod without a kubelet. */
@@ -14,7 +15,7 @@ export const chart: Layer = {
   async run() {
     // Outside of the time that the tests have.
     await layerTools();
-    for (const build of [() => kubernetesTool("kubectl"), helmPath, image]) await build();
+    for (const build of [() => kubernetesTool("kubectl"), helmPath, kubeconformPath, image]) await build();
     return await denoTestFiles("tests/chart");
   },
 };
