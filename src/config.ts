@@ -466,6 +466,10 @@ export const settings = {
     ...command,
     default: "-",
   }),
+  logs: setting("logs", list(absolute), "Files with logs that go into the archive, each with its last mebibyte.", {
+    ...command,
+    default: "",
+  }),
   yesMakeAScratchDisk: setting(
     "yes-make-a-scratch-disk",
     truth,

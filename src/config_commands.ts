@@ -97,7 +97,7 @@ export const commands = {
       "One archive (.tar.gz) with what there is to say: reports, metrics, settings, versions, logs where they can be read;",
       "keys, passwords and tokens are taken out. It is written to standard output unless --file names a file.",
     ],
-    settings: [...new Set([...ofNode, ...ofController, "file"] as const)],
+    settings: [...new Set([...ofNode, ...ofController, "file", "logs"] as const)],
     required: [],
   },
   "prestop": {

@@ -25,6 +25,7 @@ export async function diagnose(
   if (command === "diagnose probe") {
     return await (await import("./probe_command.ts")).probeCommand(config, circumstances);
   }
+  if (command === "diagnose bundle") return await (await import("./bundle.ts")).bundleCommand(config, circumstances);
   const look = command === "diagnose controller" ? controllerReport : nodeReport;
   const report = await look(config, circumstances);
   print(config.output === "json" ? jsonReport(report) : textReport(report, { colour: Deno.stdout.isTerminal() }));

@@ -9,7 +9,7 @@ export const ofNode = {
   },
   "tree-missing": {
     status: "error",
-    when: "the host's /proc, /sys, /dev or /etc/nvme, or the kubelet's folder, is not where the settings say",
+    when: "the host's /proc, /sys or /dev, or the kubelet's folder, is not where the settings say",
     remedy: "mount it there (the chart does), or name the place where it is",
   },
   "module-missing": {
@@ -56,7 +56,7 @@ export const ofNode = {
     status: "error",
     when: "nobody answers on the CSI socket",
     remedy:
-      "look at the node's pod: 'kubectl describe pod', its log, and whether --endpoint is the socket that it serves",
+      "look at the driver's pod: 'kubectl describe pod', its log, and whether --endpoint is the socket that it serves",
   },
   "socket-foreign": {
     status: "error",
@@ -72,8 +72,8 @@ export const ofNode = {
   },
   "agent-silent": {
     status: "error",
-    when: "the driver on this node does not answer at /metrics",
-    remedy: "look at the node's pod and its log; name the address that it serves with --metrics-address",
+    when: "the driver on this machine does not answer at /metrics",
+    remedy: "look at the driver's pod and its log; name the address that it serves with --metrics-address",
   },
   "not-ready": {
     status: "warning",

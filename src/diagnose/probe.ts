@@ -69,6 +69,7 @@ export async function probe(config: Config, options: ProbeOptions): Promise<Prob
   const device = await deviceOf(console, signal);
   await scratch.requireFree(signal);
   const probed: Probed = { device, asked: [], left: undefined };
+  let failure: unknown;
   try {
     probed.asked.push(...await begin(scratch, signal));
     for (const question of plain) probed.asked.push(await ask(question, scratch, signal));
@@ -77,9 +78,12 @@ export async function probe(config: Config, options: ProbeOptions): Promise<Prob
       probed.asked.push(why === undefined ? await ask(question, scratch, signal) : notAsked(question, why));
     }
     for (const question of leftOut) probed.asked.push(notAsked(question, question.why));
-  } finally {
-    await scratch.remove().catch((error) => probed.left = messageOf(error));
+  } catch (error) {
+    failure = error;
   }
+  await scratch.remove().catch((error) => probed.left = messageOf(error));
+  // What is left must be told, whatever else went wrong.
+  if (failure !== undefined && probed.left === undefined) throw failure;
   return probed;
 }
 

@@ -97,7 +97,7 @@ export class HealthyNode implements AsyncDisposable {
   }
 
   /** What the command line comes to, in this node's environment. */
-  request(): { config: Config; problems: string[] } {
+  request(...words: string[]): { config: Config; problems: string[] } {
     const { folder } = this;
     const env = {
       CSI_MANAGED_NQN_PREFIX: prefix,
@@ -111,7 +111,7 @@ export class HealthyNode implements AsyncDisposable {
       RDS_CSI_METRICS_ADDRESS: `127.0.0.1:${this.#port}`,
       ...this.env,
     };
-    const request = readConfig(["diagnose"], env);
+    const request = readConfig(["diagnose", ...words], env);
     if (request.kind !== "command") throw new Error(JSON.stringify(request));
     return request;
   }
