@@ -93,8 +93,7 @@ export class Sysfs {
   readonly #limit: number;
   #hanging = 0;
   /** Whose each folder is takes reading them all: many volumes that are worked on at a time do it together. */
-  readonly #controllers = new Shared(() => this.#class("nvme"));
-  readonly #subsystems = new Shared(() => this.#class("nvme-subsystem"));
+  readonly #entries = new Shared(() => Promise.all([this.#class("nvme"), this.#class("nvme-subsystem")]));
 
   /** @param options.limit milliseconds that one look may take; ten seconds by default */
   constructor(roots: { sysfs: string; dev: string }, options: { limit?: number } = {}) {
@@ -206,7 +205,8 @@ export class Sysfs {
       return session;
     };
     // A controller that never finished its first handshake stands in class/nvme alone, without a subsystem.
-    for (const entry of (await this.#controllers.run()).filter(({ nqn }) => wanted(nqn))) {
+    const [controllers, subsystems] = await this.#entries.run();
+    for (const entry of controllers.filter(({ nqn }) => wanted(nqn))) {
       const session = sessionOf(entry.nqn);
       const [controller, namespaces] = await Promise.all([
         readController(entry.folder),
@@ -216,7 +216,7 @@ export class Sysfs {
       session.namespaces.push(...namespaces);
       await requireStill(entry);
     }
-    for (const entry of (await this.#subsystems.run()).filter(({ nqn }) => wanted(nqn))) {
+    for (const entry of subsystems.filter(({ nqn }) => wanted(nqn))) {
       sessionOf(entry.nqn).namespaces.push(...await this.#namespaces(entry.folder));
       await requireStill(entry);
     }
@@ -229,7 +229,8 @@ export class Sysfs {
   /** Controllers of the PCI bus have no host. */
   async #hosts(): Promise<HostOfSession[]> {
     const found: HostOfSession[] = [];
-    for (const { folder, nqn } of await this.#controllers.run()) {
+    const [controllers] = await this.#entries.run();
+    for (const { folder, nqn } of controllers) {
       const hostNqn = await attributeIfAny(folder, "hostnqn");
       if (hostNqn) found.push({ nqn, hostNqn, hostId: await attributeIfAny(folder, "hostid") });
     }
