@@ -1,9 +1,13 @@
 /**
- * Opens the machines for a person, until Ctrl-C: `deno task lab [number of nodes]`. Beside it, `deno task lab exec node1 ls /`
+ * Opens the machines for a person, until Ctrl-C: `deno task lab [number of nodes]`, or a whole Kubernetes with pods on them:
+ * `deno task lab cluster`. Beside it, `deno task lab exec node1 ls /`
  * runs a program in a machine.
  * @module
  */
+import { whyNoContainers } from "../cluster/containers.ts";
 import { labFolder } from "../folder.ts";
+import { whyNoGo } from "../go_tools.ts";
+import { whyNoImage } from "../image.ts";
 import { print } from "../layer.ts";
 import { inNamespace, whyNoNamespace } from "../namespace.ts";
 import { Guest } from "./guest.ts";
@@ -12,8 +16,9 @@ import { guestKernel, whyNoMachines } from "./kernel.ts";
 /** Says where the agents of the machines that are open listen. */
 const NOTE = "/tmp/rds-csi-lab.json";
 
-async function open(nodes: string): Promise<number> {
-  const missing = await whyNoNamespace() ?? await whyNoMachines();
+async function open(what: string): Promise<number> {
+  const missing = await whyNoNamespace() ?? await whyNoMachines() ??
+    (what === "cluster" ? await whyNoContainers() ?? await whyNoImage() ?? await whyNoGo() : undefined);
   if (missing) {
     print(`${missing}\n`);
     return 1;
@@ -25,9 +30,9 @@ async function open(nodes: string): Promise<number> {
     Deno.addSignalListener(signal, () => interrupted.abort());
   }
   try {
-    const script = new URL("lab_inside.ts", import.meta.url);
+    const script = new URL(what === "cluster" ? "../cluster/lab_inside.ts" : "lab_inside.ts", import.meta.url);
     const code = await inNamespace(script, {
-      args: [folder.path, nodes, NOTE],
+      args: [folder.path, what, NOTE],
       folder: folder.path,
       signal: interrupted.signal,
     });
