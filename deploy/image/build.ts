@@ -61,12 +61,13 @@ export async function bundleToStart(folder: string, lib: string): Promise<void> 
  * Compiles the program into one file.
  * @param options.runtime what stands in for Deno's runtime part, which else is downloaded. Deno itself will do to show that
  * compiling works; the result is not to be given to anybody
+ * @param options.main another program, with the same permissions
  */
-export async function compile(output: string, options: { runtime?: string } = {}): Promise<void> {
+export async function compile(output: string, options: { runtime?: string; main?: string } = {}): Promise<void> {
   const { npmCache } = JSON.parse(await deno(["info", "--json"]));
   const excluded = needlessFolders(npmCache).map((folder) => `--exclude=${folder}`);
   const env = options.runtime === undefined ? {} : { DENORT_BIN: options.runtime };
-  await deno(["compile", "--no-prompt", `-P=${SET}`, `--output=${output}`, ...excluded, main], { env });
+  await deno(["compile", "--no-prompt", `-P=${SET}`, `--output=${output}`, ...excluded, options.main ?? main], { env });
 }
 
 /** Test data of a package of prom-client's that are too large for the compiler's stack. */

@@ -74,6 +74,21 @@ Deno.test("of the permissions that the program ships with, each mode lets go of 
   assertEquals(await probe("simulator", ["-P=program"], "drop"), { ...ofMode.simulator, "run dmesg": "refused" });
 });
 
+/** The probe, compiled as the program is; only a release has it. */
+const compiled = Deno.env.get("RDS_CSI_PROBE");
+
+if (compiled) {
+  Deno.test("compiled, each mode lets go of what is not its own", async () => {
+    for (const mode of ["controller", "node"] as const) {
+      const { stdout } = await new Deno.Command(compiled, { args: [mode, "/csi", "drop"], env: { HOME: "/x" } })
+        .output();
+      const { "read own": _, "write own": __, ...outcome } = JSON.parse(new TextDecoder().decode(stdout));
+      const { "read own": ___, "write own": ____, ...wanted } = ofMode[mode];
+      assertEquals(outcome, wanted, mode);
+    }
+  });
+}
+
 Deno.test("the permissions that the program ships with are those of its modes, and no others", () => {
   const { program, ...modes } = manifest.permissions;
   const lists = (of: object, kind: string): string[] => (of as Record<string, string[]>)[kind] ?? [];
