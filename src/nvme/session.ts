@@ -96,7 +96,7 @@ export class Sessions {
 
   /** The sessions of a volume, of whatever generation, live or not. */
   async ofVolume(volumeId: string, options: Cancellable = {}): Promise<ManagedSession[]> {
-    return (await this.#sysfs.managed(this.#prefix, options)).filter((session) => session.volumeId === volumeId);
+    return await this.#sysfs.managed(this.#prefix, { ...options, volumeId });
   }
 
   /**

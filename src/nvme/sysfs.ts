@@ -120,9 +120,14 @@ export class Sysfs {
     return (await this.#sessions((name) => name === nqn, options))[0];
   }
 
-  /** All sessions whose NQN is the managed prefix and a well-formed id. */
-  async managed(prefix: string, options: Cancellable = {}): Promise<ManagedSession[]> {
-    const found = await this.#sessions((nqn) => parseManagedNqn(prefix, nqn) !== undefined, options);
+  /** All sessions whose NQN is the managed prefix and a well-formed id, or those of one volume: no other is looked at. */
+  async managed(prefix: string, options: { volumeId?: string } & Cancellable = {}): Promise<ManagedSession[]> {
+    const { volumeId, signal } = options;
+    const isWanted = (nqn: string) => {
+      const ours = parseManagedNqn(prefix, nqn);
+      return ours !== undefined && (volumeId === undefined || ours.volumeId === volumeId);
+    };
+    const found = await this.#sessions(isWanted, { signal });
     return found.flatMap((session) => {
       const ours = parseManagedNqn(prefix, session.nqn);
       return ours ? [{ ...session, ...ours }] : [];

@@ -153,8 +153,8 @@ Deno.test("Sysfs.session() looks again when a controller vanishes while it is be
   await remove(root);
 });
 
-Deno.test("Sysfs.session() of twenty volumes at a time asks together whose the folders are", async () => {
-  const nqns = Array.from({ length: 20 }, (_, i) => `${nqn}.g${i + 1}`);
+Deno.test("Sysfs looks for twenty volumes at a time together whose the folders are, and at none of the others", async () => {
+  const nqns = Array.from({ length: 20 }, (_, i) => `${prefix}${i.toString(16).padStart(28, "0")}`);
   const root = await tree(...nqns.map((each, i) => ({ nqn: each, subsystem: i, controllers: { [i]: "live" } })));
   const read = Deno.readTextFile;
   let reads = 0;
@@ -166,10 +166,14 @@ Deno.test("Sysfs.session() of twenty volumes at a time asks together whose the f
     const looked = sysfs(root);
     const found = await Promise.all(nqns.map((each) => looked.session(each)));
     assertEquals(found.map((session) => session?.nqn), nqns);
+    const ids = nqns.map((each) => `pvc-${each.slice(prefix.length)}`);
+    const managed = await Promise.all(ids.map((volumeId) => looked.managed(prefix, { volumeId })));
+    assertEquals(managed.flat().map((session) => session.nqn), nqns);
   } finally {
     Deno.readTextFile = read;
   }
-  assert(reads < 20 * 20, `${reads} reads`);
+  // One look for each of them at all folders would be 800 twice, at all devices 4000.
+  assert(reads < 600, `${reads} reads`);
   await remove(root);
 });
 
