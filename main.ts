@@ -82,6 +82,9 @@ async function perform({ command, config, problems }: Perform): Promise<number> 
   // The report of a diagnosis says all that there is to say.
   if (command === "prestop" || level === "DEBUG") setupLog({ level, format: config.logFormat });
   try {
+    dropPermissions(
+      command === "diagnose" || command === "diagnose bundle" || command === "diagnose probe" ? "node" : "controller",
+    );
     if (command === "prestop") {
       for (const problem of problems) log.warn(problem);
       return await (await import("./src/prestop.ts")).prestop(config);

@@ -38,7 +38,6 @@ const routerOs = [
   "rdsKeyFile",
   "rdsHostKey",
   "rdsInsecureSkipVerify",
-  "rdsReadDeadline",
   "rdsVolumeBasePath",
 ] as const;
 
@@ -47,6 +46,7 @@ const ofController = [
   "managedNqnPrefix",
   ...kubernetes,
   ...routerOs,
+  "rdsReadDeadline",
   "rdsAllowedBasePaths",
   "capacityRatio",
   "capacityReserve",
@@ -81,7 +81,6 @@ export const commands = {
     ],
     settings: [
       ...report,
-      "managedNqnPrefix",
       ...routerOs,
       "rdsCreateDeadline",
       "yesMakeAScratchDisk",

@@ -99,6 +99,12 @@ async function deviceOf(console: ProbeConsole, signal: AbortSignal): Promise<Pro
   return { version: version ?? "", board: board ?? "", architecture: architecture ?? "" };
 }
 
+/** What making the main disk answers. */
+export const firstQuestions: readonly [Named, Named] = [
+  { name: "makesFolders", asks: "an add makes the folders of its file", expects: "true" },
+  { name: "preallocated", asks: "files take their whole size at once", expects: "false" },
+];
+
 /** Makes the main disk, which answers the first questions. @throws {FailedPrecondition} when no place is taken */
 async function begin(scratch: Scratch, signal: AbortSignal): Promise<Asked[]> {
   const began = performance.now();
@@ -115,19 +121,9 @@ async function begin(scratch: Scratch, signal: AbortSignal): Promise<Asked[]> {
     const fell = free - (await scratch.poolNow(signal)).free;
     const [first] = refusals;
     const made: Answer = { value: first === undefined, seen: first ?? `/${place}` };
-    const taken: Answer = { value: 2n * fell >= scratch.size, seen: `free fell by ${fell} of ${scratch.size} bytes` };
-    return [
-      answered(
-        { name: "makesFolders", asks: "an add makes the folders of its file", expects: "true" },
-        made,
-        milliseconds,
-      ),
-      answered(
-        { name: "preallocated", asks: "files take their whole size at once", expects: "false" },
-        taken,
-        milliseconds,
-      ),
-    ];
+    scratch.preallocated = 2n * fell >= scratch.size;
+    const taken: Answer = { value: scratch.preallocated, seen: `free fell by ${fell} of ${scratch.size} bytes` };
+    return firstQuestions.map((question, at) => answered(question, at === 0 ? made : taken, milliseconds));
   }
   throw new FailedPrecondition(`no scratch disk could be made: ${refusals.join("; ")}`);
 }

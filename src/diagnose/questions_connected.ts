@@ -59,27 +59,35 @@ export const leftOut = {
   why: "RouterOS would have to be restarted: docs/guides/hardware-validation.md, step 2.6",
 };
 
-function questionsOf(initiator: Initiator): Question[] {
+/** What is asked with a connected node; nothing is done. */
+export function questionsOfNode(): (Pick<Question, "name" | "asks" | "expects"> & { by: typeof growth })[] {
   return [
     {
       name: "growth",
       asks: "when a connected node sees that a disk grew",
       expects: "now; with reconnect set --expansion=offline on controller and nodes",
-      ask: (scratch, signal) => growth(initiator, scratch, signal),
+      by: growth,
     },
     {
       name: "cutsOff",
       asks: "a node is cut off when an export goes, and stays so when it comes back under another NQN",
       expects: "true: with false a lost node's volume cannot be given to another one safely",
-      ask: (scratch, signal) => cutsOff(initiator, scratch, signal),
+      by: cutsOff,
     },
     {
       name: "allowsHosts",
       asks: "nvme-tcp-server-allow-host-name lets in the host NQN that it names, and no other",
       expects: "true or false: the driver does not use it",
-      ask: (scratch, signal) => allowsHosts(initiator, scratch, signal),
+      by: allowsHosts,
     },
   ];
+}
+
+function questionsOf(initiator: Initiator): Question[] {
+  return questionsOfNode().map(({ by, ...about }) => ({
+    ...about,
+    ask: (scratch, signal) => by(initiator, scratch, signal),
+  }));
 }
 
 /** Exports the scratch disk, connects, and whatever happens disconnects before it goes. */

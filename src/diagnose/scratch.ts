@@ -37,6 +37,8 @@ export class Scratch {
   readonly port: number;
   /** The main disk's file. */
   file = "";
+  /** Whether making the main disk took its size from the pool at once. */
+  preallocated = false;
   readonly #console: ProbeConsole;
   readonly #base: string;
   readonly #comment: string;

@@ -96,10 +96,10 @@ export class HealthyNode implements AsyncDisposable {
     return nodeWorld(config, { problems, version, commands: this.commands, kube: kubeOver(this.objects) });
   }
 
-  /** What the command line comes to, in this node's environment. */
-  request(...words: string[]): { config: Config; problems: string[] } {
+  /** What the node's container has as its environment. */
+  environment(): Record<string, string> {
     const { folder } = this;
-    const env = {
+    return {
       CSI_MANAGED_NQN_PREFIX: prefix,
       RDS_CSI_NODE_ID: "node-1",
       RDS_CSI_PROC_ROOT: `${folder}/proc`,
@@ -111,7 +111,11 @@ export class HealthyNode implements AsyncDisposable {
       RDS_CSI_METRICS_ADDRESS: `127.0.0.1:${this.#port}`,
       ...this.env,
     };
-    const request = readConfig(["diagnose", ...words], env);
+  }
+
+  /** What the command line comes to, in this node's environment. */
+  request(...words: string[]): { config: Config; problems: string[] } {
+    const request = readConfig(["diagnose", ...words], this.environment());
     if (request.kind !== "command") throw new Error(JSON.stringify(request));
     return request;
   }
