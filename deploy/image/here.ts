@@ -16,8 +16,10 @@ const source = new URL("../../", import.meta.url).pathname;
 /** What can be chosen. */
 export interface HereOptions {
   program: "bundled" | "compiled";
-  /** Where the image goes, as an OCI archive. */
+  /** Where the image goes. */
   output: string;
+  /** The archive's form: `oci`, whose layers are compressed, or `docker`, whose are not: larger, and quicker to unpack. */
+  form: "oci" | "docker";
   /** Where buildah keeps what it has made. */
   store: string;
 }
@@ -26,7 +28,7 @@ export interface HereOptions {
  * Builds the image.
  * @throws with what the failing program wrote
  */
-export async function buildHere({ program, output, store }: HereOptions): Promise<void> {
+export async function buildHere({ program, output, form, store }: HereOptions): Promise<void> {
   const buildah = (...args: string[]) =>
     run("buildah", ["--root", `${store}/root`, "--runroot", `${store}/run`, ...args]);
   await Deno.mkdir(store, { recursive: true });
@@ -46,7 +48,7 @@ export async function buildHere({ program, output, store }: HereOptions): Promis
     ...[`--tag=${image}`, `--file=${source}Containerfile`, source],
   );
   await Deno.remove(output).catch(() => {});
-  await buildah("push", image, `oci-archive:${output}:${NAME}`);
+  await buildah("push", image, `${form}-archive:${output}:${NAME}`);
 }
 
 type Buildah = (...args: string[]) => Promise<string>;
@@ -100,6 +102,6 @@ if (import.meta.main) {
   });
   const program = values.program === "compiled" ? "compiled" : "bundled";
   await Deno.mkdir(values.output.slice(0, values.output.lastIndexOf("/")), { recursive: true });
-  await buildHere({ program, output: values.output, store: values.store });
+  await buildHere({ program, form: "oci", output: values.output, store: values.store });
   Deno.stdout.writeSync(new TextEncoder().encode(`${values.output}: the ${program} program\n`));
 }

@@ -10,14 +10,14 @@ export async function whyNoImage(): Promise<string | undefined> {
   return await needPrograms({ buildah: "buildah", debootstrap: "debootstrap" });
 }
 
-/** Builds the image of this checkout, with the bundled program. @returns the path of an OCI archive */
+/** Builds the image of this checkout, with the bundled program. @returns the path of an archive */
 export async function image(): Promise<string> {
-  const output = `${store}/rds-csi.oci.tar`;
+  const output = `${store}/rds-csi.docker.tar`;
   await Deno.mkdir(store, { recursive: true });
   // Two tests that build at the same time build one after the other.
   using lock = await Deno.open(`${store}/lock`, { create: true, write: true });
   await lock.lock(true);
-  await buildHere({ program: "bundled", output, store });
+  await buildHere({ program: "bundled", form: "docker", output, store });
   return output;
 }
 
