@@ -1,4 +1,5 @@
 import { settingsPage } from "../../src/config_help.ts";
+import { diagnosePage } from "../../src/diagnose/page.ts";
 import { reasons } from "../../src/kube/reasons.ts";
 import { ControllerMetrics } from "../../src/runtime/controller_metrics.ts";
 import type { Metrics } from "../../src/runtime/metrics.ts";
@@ -86,6 +87,7 @@ export function pages(): { path: URL; text: string }[] {
     { path: new URL("docs/reference/parameters.md", root), text: parametersPage() },
     { path: new URL("docs/reference/metrics.md", root), text: metricsPage() },
     { path: new URL("docs/reference/events.md", root), text: eventsPage() },
+    { path: new URL("docs/reference/diagnose.md", root), text: diagnosePage() },
     {
       path: new URL("docs/reference/chart-values.md", root),
       text: chartValuesPage(Deno.readTextFileSync(new URL("deploy/chart/values.yaml", root))),
