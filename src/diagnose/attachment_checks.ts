@@ -3,6 +3,7 @@ import { parseManagedNqn } from "../nvme/nqn.ts";
 import type { ManagedSession } from "../nvme/sysfs.ts";
 import { NotFound } from "../runtime/errors.ts";
 import type { AttachmentHere } from "../staging/cluster.ts";
+import { type Look, problemsOf } from "../staging/condition.ts";
 import { described, usersOf } from "../staging/users.ts";
 import { tracesOf } from "../staging/uses.ts";
 import { type Check, type Finding, ok } from "./check.ts";
@@ -47,7 +48,7 @@ async function attachments(world: NodeWorld, signal: AbortSignal): Promise<Findi
 function ofAttachment(
   { config }: NodeWorld,
   { volumeId, nqn, attached, deleting }: AttachmentHere,
-  { sessions, sights }: { sessions: readonly ManagedSession[]; sights: ReadonlyMap<string, { record: unknown }> },
+  { sessions, sights }: Look,
 ): Finding[] {
   const prefix = config.managedNqnPrefix;
   if (nqn !== undefined && !parseManagedNqn(prefix, nqn)) {
@@ -56,8 +57,9 @@ function ofAttachment(
   if (!attached || deleting) return [];
   const own = sessions.filter((session) => session.volumeId === volumeId);
   if (own.length === 0) {
-    const isNoted = sights.get(volumeId)?.record !== undefined;
-    return isNoted ? [] : [found("attached-not-connected", `${volumeId} is attached to this node and not connected`)];
+    const sight = sights.get(volumeId);
+    const isTold = sight !== undefined && problemsOf(sight).some(({ kind }) => kind === "session_gone");
+    return isTold ? [] : [found("attached-not-connected", `${volumeId} is attached to this node and not connected`)];
   }
   if (nqn === undefined || own.some((session) => session.nqn === nqn)) return [];
   const old = own.map((session) => session.nqn).join(", ");
@@ -70,7 +72,7 @@ async function ofSession(
   { volumeId, nqn }: ManagedSession,
   { here, sights, signal }: {
     here: readonly AttachmentHere[] | undefined;
-    sights: ReadonlyMap<string, { record: unknown }>;
+    sights: Look["sights"];
     signal: AbortSignal;
   },
 ): Promise<Finding[]> {

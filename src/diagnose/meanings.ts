@@ -120,7 +120,7 @@ export const ofNode = {
   },
   "attached-not-connected": {
     status: "warning",
-    when: "Kubernetes has a volume attached here and there is neither a session nor a record of it",
+    when: "Kubernetes has a volume attached here and there is no session of it",
     remedy: "none if a pod is just starting or ending; else look at the events of its pods and claims",
   },
   "connected-not-attached": {
