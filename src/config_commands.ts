@@ -61,7 +61,7 @@ export const commands = {
   "diagnose": {
     about: [
       "Looks at this node and says what is wrong and what to do about it. It changes nothing, and touches no device whose",
-      "session is not live. Run it in the node's pod: kubectl exec -n <namespace> <pod> -c <container> -- rds-csi diagnose",
+      "session is not live. Run it in the node's pod: kubectl exec -n <namespace> <pod> -c rds-csi -- rds-csi diagnose",
     ],
     settings: ofNode,
     required: [],

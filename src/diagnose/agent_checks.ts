@@ -40,13 +40,18 @@ export async function socket(
   }
 }
 
-/** The driver itself knows whether the kubelet has taken it; where a sidecar registers it, its socket is looked at. */
+/** The driver itself knows whether the kubelet has taken it; where a sidecar registers it, the kubelet's first call tells. */
 async function registration(world: NodeWorld, signal: AbortSignal): Promise<Finding[]> {
   const { kubeletDir, driverName, registrationDir, standalone } = world.config;
-  const said = valueOf(await world.metrics(signal).catch(() => []), "kubelet_registered");
+  const samples = await world.metrics(signal).catch(() => []);
+  const said = valueOf(samples, "kubelet_registered");
   if (said === 1) return [ok("the kubelet has the driver on its list")];
   if (said === 0) return [found("not-registered", "the kubelet does not have the driver on its list, or refused it")];
   if (standalone) return [ok("there is no kubelet (--standalone)")];
+  const asked = samples.some(({ name, labels }) =>
+    name === "rds_csi_grpc_calls_total" && labels.method?.endsWith("NodeGetInfo") && labels.code === "OK"
+  );
+  if (asked) return [ok("the kubelet has asked the driver who it is")];
   const path = `${registrationDir ?? `${kubeletDir}/plugins_registry`}/${driverName}-reg.sock`;
   const connecting = Deno.connect({ transport: "unix", path });
   try {

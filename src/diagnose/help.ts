@@ -11,6 +11,10 @@ import { leftOut, questionsOfNode } from "./questions_connected.ts";
 
 /** What a command of `diagnose` does in particular, for its `--help`. */
 export function helpLines(command: CommandName): string[] {
+  return [...particulars(command), "", "Nothing is logged unless --log-level=DEBUG says so."];
+}
+
+function particulars(command: CommandName): string[] {
   if (command === "diagnose bundle") {
     return ["", "Exit status: 0 it is written, whatever the reports in it say; 2 it is not."];
   }

@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Node } from "../../proto/gen/csi_pb.ts";
+import { connect } from "../csi/rpc.ts";
 import { runChecks } from "./check.ts";
 import { HealthyNode, idOf, nqnOf, prefix } from "../../tests/diagnose/healthy_node.ts";
 import { ofNode } from "./meanings.ts";
@@ -339,4 +341,13 @@ for (const { name, plant, codes, names, remedy } of faults) {
 Deno.test("diagnose: every kind of finding of a node is planted here", () => {
   const planted = new Set(faults.flatMap(({ codes }) => codes.map((code) => code.replace(/^.*\//, ""))));
   assertEquals(Object.keys(ofNode).filter((code) => !planted.has(code)), []);
+});
+
+Deno.test("diagnose believes that the kubelet has a driver that a sidecar registers, once it has asked who it is", async () => {
+  await using node = await HealthyNode.start();
+  node.metrics.registered.remove();
+  assertEquals((await wrongOn(node)).map(({ code }) => code), ["registration/not-registered"]);
+  using kubelet = connect(Node, `${node.folder}/plugin/csi.sock`);
+  await kubelet.nodeGetInfo({});
+  assertEquals(await wrongOn(node), []);
 });

@@ -1,6 +1,6 @@
 /** A node for tests on which nothing is wrong, in one folder: trees of the kernel's shape, records, the driver at work, a Kubernetes. */
 import { type LabFolder, labFolder } from "../lab/folder.ts";
-import { Identity } from "../../proto/gen/csi_pb.ts";
+import { Identity, Node } from "../../proto/gen/csi_pb.ts";
 import { type Config, readConfig } from "../../src/config_read.ts";
 import { identityService } from "../../src/csi/identity.ts";
 import { CsiServer } from "../../src/csi/server.ts";
@@ -215,6 +215,7 @@ export class HealthyNode implements AsyncDisposable {
     const server = new CsiServer({ socket: `${this.folder}/plugin/csi.sock`, metrics });
     const name = "rds.csi.srvlab.io";
     server.add(Identity, identityService({ name, version, expansion: "online", ready: () => this.ready }));
+    server.add(Node, { nodeGetInfo: () => Promise.resolve({ nodeId: "node-1" }) });
     await server.start();
     this.#ending.defer(() => server.stop(500));
     metrics.observe({ breakersOpen: () => measured.breakersOpen, commandsStuck: () => measured.commandsStuck });
