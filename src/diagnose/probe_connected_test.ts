@@ -9,7 +9,7 @@ import type { Patience } from "./questions.ts";
 import { connectedQuestions } from "./questions_connected.ts";
 
 const ignore = await whyNoStandIn() !== undefined;
-const quick: Patience = { late: 600, held: "100ms", channel: 800, connected: 4000, cleaning: 10_000 };
+const quick: Patience = { late: 600, held: "100ms", channel: 800, connected: 4000, cutOff: 500, cleaning: 10_000 };
 const { signal } = new AbortController();
 
 function freePort(): number {

@@ -7,7 +7,7 @@ import { probe, type Probed, type ProbeOptions } from "./probe.ts";
 import { asGuesses, jsonProbe, textProbe } from "./probe_report.ts";
 import { type Patience, questions } from "./questions.ts";
 
-const quick: Patience = { late: 1500, held: "100ms", channel: 2000, connected: 2000, cleaning: 10_000 };
+const quick: Patience = { late: 1500, held: "100ms", channel: 2000, connected: 2000, cutOff: 500, cleaning: 10_000 };
 
 /** A simulated RouterOS with other people's disks and files on it. */
 class Device implements AsyncDisposable {

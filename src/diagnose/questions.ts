@@ -33,8 +33,10 @@ export interface Patience {
   held: string;
   /** For a channel of several at once. */
   channel: number;
-  /** For what a connected node is to see. */
+  /** For connecting, and for what a connected node is to see. */
   connected: number;
+  /** For a connected node to be cut off. */
+  cutOff: number;
   /** For everything to be removed. */
   cleaning: number;
 }
@@ -44,6 +46,7 @@ export const patience: Patience = {
   held: "1s",
   channel: 15_000,
   connected: 30_000,
+  cutOff: 30_000,
   cleaning: 120_000,
 };
 

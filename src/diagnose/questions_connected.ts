@@ -137,14 +137,14 @@ async function cutsOff(initiator: Initiator, scratch: Scratch, signal: AbortSign
   return await connected(initiator, { scratch, signal }, async (nqn) => {
     await scratch.must(ros`/disk/set [/disk/find where ${scratch.ours(scratch.name)}] nvme-tcp-export=no`, signal);
     const began = performance.now();
-    using deadline = new Deadline(wait.connected, "the session to end", signal);
+    using deadline = new Deadline(wait.cutOff, "the session to end", signal);
     const lost = await poll(async () => {
       const session = await sysfs.session(nqn, { signal });
       return session?.live ? undefined : true;
     }, { signal: deadline.signal, interval: 200 }).catch(() => false);
     signal.throwIfAborted();
     if (!lost) {
-      return { value: false, seen: `the session is still live ${wait.connected / 1000} s after the export went` };
+      return { value: false, seen: `the session is still live ${wait.cutOff / 1000} s after the export went` };
     }
     const took = Math.round(performance.now() - began);
     await scratch.must(exported(scratch, `${nqn}.g1`), signal);
