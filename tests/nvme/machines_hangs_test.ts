@@ -45,7 +45,7 @@ async function stuck(node: NodeMachine): Promise<number> {
 /** What a volume of which something hangs may answer. */
 const later = ["ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION"];
 
-/** It throttles a disk of the target: it was not yet seen to pass whole, and is not part of what must. */
+/** It waits for the kernel for minutes, and was seen to pass too seldom yet to be part of what must. */
 const soaking = Deno.env.get("RDS_CSI_SOAK") ? scenario : () => {};
 
 soaking(
