@@ -63,7 +63,8 @@ scenario(
         return Object.keys(await node.sessions()).length === 0 || undefined;
       }, { patience: patient(60_000) });
     }
-    assertEquals(await lab.target.routerOs('/disk/print detail where slot~"pvc"'), "");
+    const { disks } = await lab.target.control({ op: "state" }) as { disks: { slot?: string }[] };
+    assertEquals(disks.filter(({ slot }) => slot?.startsWith("pvc-")), []);
   },
 );
 

