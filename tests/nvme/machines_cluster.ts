@@ -216,7 +216,9 @@ export async function writer(place: Place, how: "synced" | "buffered"): Promise<
   // What is no longer there is not made anew as a file.
   const conversions = `notrunc,nocreat${how === "synced" ? ",fsync" : ""}`;
   const command = `dd if=/dev/zero of='${path}' bs=64k count=16 seek=$((n % 8 * 16)) conv=${conversions} status=none`;
-  const script = `[ -e '${path}' ] || touch '${path}'; n=0; ` +
+  // The kubelet's loop device keeps a block volume open for as long as a pod has it. Whoever closes such a device last waits
+  // in the kernel for the server, and meanwhile nvme-cli 2.3 hangs for all volumes: it opens every device.
+  const script = `[ -e '${path}' ] || touch '${path}'; [ ! -b '${path}' ] || exec 3<>'${path}'; n=0; ` +
     `while :; do ${command} || exit 1; echo "round $((++n))"; sleep 0.05; done`;
   return await place.node.machine.start(`${how}-${place.pv}`, "bash", ["-c", script]);
 }
