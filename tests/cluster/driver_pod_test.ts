@@ -34,7 +34,7 @@ scenario("the node's program is killed, and its pod updated, while pods write: t
 
   const before = await driverPod(lab, node);
   const restarts = before?.status?.containerStatuses?.[0]?.restartCount ?? 0;
-  await node.machine.guest.sh("pkill -KILL -f -- --mode=node");
+  await node.machine.guest.sh("pkill -KILL -f '[-]-mode=node'");
   await lab.kube.until(
     objects.pods,
     { name: before?.metadata.name ?? "", namespace: HOME },
