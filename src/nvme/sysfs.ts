@@ -1,6 +1,7 @@
-import { abortable, Deadline, pause } from "../runtime/deadline.ts";
+import { abortable, Deadline } from "../runtime/deadline.ts";
 import { FailedPrecondition, messageOf, TimedOut, Unreachable } from "../runtime/errors.ts";
 import { Shared } from "../runtime/shared.ts";
+import { asGone, attribute, attributeIfAny, Gone, lookAgain, namesIn } from "./attributes.ts";
 import { parseManagedNqn } from "./nqn.ts";
 
 /** One connection to a subsystem: `/sys/class/nvme/nvme<c>`. */
@@ -61,15 +62,9 @@ export interface HostOfSession {
   hostId: string | undefined;
 }
 
-/** A thing vanished while it was being read: look again. */
-class Gone extends Error {}
-
 const controllerName = /^nvme\d+$/;
 /** Heads and plain namespaces; `nvme<s>c<c>n<n>` is a path of a head and no device to use. */
 const namespaceName = /^nvme\d+n\d+$/;
-const attempts = 5;
-/** Milliseconds between them. */
-const interval = 20;
 
 /** Reads that are sent at the same time: each one alone waits for its turn twice on a busy node, and holds a thread if it hangs. */
 const atOnce = 8;
@@ -300,17 +295,6 @@ export class Sysfs {
   }
 }
 
-async function lookAgain<T>(look: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  for (let attempt = 1;; attempt++) {
-    try {
-      return await look();
-    } catch (error) {
-      if (!(error instanceof Gone) || attempt >= attempts) throw error;
-      await pause(interval, signal);
-    }
-  }
-}
-
 /** The kernel gives a number anew: what was read under it must have been all of one NQN. */
 async function requireStill({ folder, nqn }: Entry): Promise<void> {
   if (await attribute(folder, "subsysnqn") !== nqn) throw new Gone(`${folder} has become another's`);
@@ -334,37 +318,4 @@ async function readController(folder: string): Promise<Controller> {
 function number(text: string, name: string): number {
   if (!/^\d+$/.test(text)) throw new Error(`'${text}' is no number (an attribute of ${name})`);
   return Number(text);
-}
-
-function asGone(error: unknown): unknown {
-  const code = (error as { code?: unknown }).code;
-  const gone = error instanceof Deno.errors.NotFound || code === "ENOENT" || code === "ENODEV";
-  return gone ? new Gone(messageOf(error), { cause: error }) : error;
-}
-
-async function attribute(folder: string, name: string): Promise<string> {
-  try {
-    return (await Deno.readTextFile(`${folder}/${name}`)).trim();
-  } catch (error) {
-    throw asGone(error);
-  }
-}
-
-/** Undefined when its folder is there without it. */
-async function attributeIfAny(folder: string, name: string): Promise<string | undefined> {
-  try {
-    return await attribute(folder, name);
-  } catch (error) {
-    if (!(error instanceof Gone)) throw error;
-    await attribute(folder, "state");
-    return undefined;
-  }
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(folder))).map((entry) => entry.name).sort();
-  } catch (error) {
-    throw asGone(error);
-  }
 }
