@@ -56,10 +56,7 @@ export class StartupTaint {
     while (!signal.aborted) {
       const woken = new Promise<void>((resolve) => this.#wake = resolve);
       for (const name of this.#pending) await this.#look(name, signal);
-      // Without anything left over there is nothing to come back for.
-      const again = this.#pending.size > 0 ? retry : FOREVER;
-      using over = pausing(again, signal);
-      await Promise.race([woken, over.done]);
+      await Promise.race([woken, pause(retry, signal)]).catch(() => {});
     }
     await nodes.ended;
   }
@@ -94,14 +91,4 @@ export class StartupTaint {
       }
     }
   }
-}
-
-/** An hour, milliseconds: nothing depends on it. */
-const FOREVER = 3_600_000;
-
-/** A pause that ends early without a trace. */
-function pausing(milliseconds: number, signal: AbortSignal): Disposable & { done: Promise<void> } {
-  const over = new AbortController();
-  const done = pause(milliseconds, AbortSignal.any([over.signal, signal])).catch(() => {});
-  return { done, [Symbol.dispose]: () => over.abort() };
 }
