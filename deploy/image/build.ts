@@ -10,18 +10,31 @@ const main = `${project}main.ts`;
 /** The permission set that has what every mode needs: one program is all of them, and each lets go of the rest. */
 export const SET = "program";
 
-/** Runs this Deno and gives what it wrote. @throws with all of it, when it fails */
-export async function deno(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
-  const command = new Deno.Command(Deno.execPath(), {
+/** Milliseconds for the slowest step, on a slow network. */
+const LIMIT = 1_800_000;
+
+/** Runs a program and gives what it wrote. @throws with all of it, when it fails */
+export async function run(
+  program: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+): Promise<string> {
+  const command = new Deno.Command(program, {
     args: [...args],
     cwd: options.cwd ?? project,
     env: { NO_COLOR: "1", ...options.env },
     stdin: "null",
+    signal: AbortSignal.timeout(LIMIT),
   });
   const { success, stdout, stderr } = await command.output();
   const text = new TextDecoder().decode(stdout);
-  if (!success) throw new Error(`deno ${args.join(" ")} failed:\n${text}${new TextDecoder().decode(stderr)}`);
+  if (!success) throw new Error(`${program} ${args.join(" ")} failed:\n${text}${new TextDecoder().decode(stderr)}`);
   return text;
+}
+
+/** As {@linkcode run}, with this Deno. */
+export async function deno(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
+  return await run(Deno.execPath(), args, options);
 }
 
 /**

@@ -6,7 +6,7 @@
  */
 import { parseArgs } from "node:util";
 import manifest from "../../deno.json" with { type: "json" };
-import { deno } from "./build.ts";
+import { deno, run } from "./build.ts";
 
 const BASE = "localhost/rds-csi-debian";
 /** What the image in the archive is called: `ctr image import` takes the name from there. */
@@ -79,17 +79,6 @@ async function warmUp(): Promise<void> {
 
 async function denoDir(): Promise<string> {
   return JSON.parse(await deno(["info", "--json"])).denoDir;
-}
-
-/** Milliseconds for the slowest step, on a slow network. */
-const LIMIT = 1_800_000;
-
-async function run(program: string, args: readonly string[]): Promise<string> {
-  const command = new Deno.Command(program, { args: [...args], stdin: "null", signal: AbortSignal.timeout(LIMIT) });
-  const { success, stdout, stderr } = await command.output();
-  const text = new TextDecoder().decode(stdout);
-  if (!success) throw new Error(`${program} ${args.join(" ")} failed:\n${text}${new TextDecoder().decode(stderr)}`);
-  return text;
 }
 
 if (import.meta.main) {
