@@ -6,6 +6,7 @@ import { untilUsable } from "../lab/cluster/pod_cluster.ts";
 import { scenario } from "./scenarios.ts";
 import {
   claimed,
+  containerOf,
   deploy,
   deployed,
   driverPod,
@@ -90,8 +91,8 @@ scenario(
     const first = nodeOf(lab, (await deployed(lab, "drained")).spec.nodeName);
     await lab.kube.wait("a first line", async () => {
       const pod = await deployed(lab, "drained");
-      const id = pod.status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
-      return Number(await first.inContainer(id, "wc -l </data/log 2>/dev/null || echo 0")) > 3 || undefined;
+      return Number(await first.inContainer(containerOf(pod), "wc -l </data/log 2>/dev/null || echo 0")) > 3 ||
+        undefined;
     });
     await lab.kubectl(
       "drain",
@@ -103,8 +104,7 @@ scenario(
     );
     const moved = await deployed(lab, "drained", first);
     const second = nodeOf(lab, moved.spec.nodeName);
-    const id = moved.status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
-    const lines = await second.inContainer(id, "cat /data/log");
+    const lines = await second.inContainer(containerOf(moved), "cat /data/log");
     assert(lines.startsWith("1\n2\n3\n"), lines.slice(0, 100));
     assertEquals(await first.sessions(), {});
     const left = (await lab.kube.list(objects.volumeAttachments)).filter(({ spec }) => spec.nodeName === first.name);

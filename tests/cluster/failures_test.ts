@@ -7,6 +7,7 @@ import { taintOutOfService } from "../kubernetes/steps.ts";
 import { scenario } from "./scenarios.ts";
 import {
   claimed,
+  containerOf,
   deploy,
   deployed,
   driverReady,
@@ -45,13 +46,11 @@ scenario(
     await deploy(lab, "moves", { claim: "moves", kind: "ext4", script: writing("ext4") });
     const before = await deployed(lab, "moves");
     const dead = nodeOf(lab, before.spec.nodeName);
-    const container = (pod: objects.Pod) =>
-      pod.status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
     await lab.kube.wait("lines", async () => {
-      return Number(await dead.inContainer(container(before), "wc -l </data/log 2>/dev/null || echo 0")) > 5 ||
+      return Number(await dead.inContainer(containerOf(before), "wc -l </data/log 2>/dev/null || echo 0")) > 5 ||
         undefined;
     });
-    const synced = Number(await dead.inContainer(container(before), "wc -l </data/log"));
+    const synced = Number(await dead.inContainer(containerOf(before), "wc -l </data/log"));
     const [[nqn = ""] = []] = Object.entries(await dead.sessions());
 
     // Its processors stop: its sessions and its program are as they were when they go on.
@@ -65,7 +64,7 @@ scenario(
     await taintOutOfService(lab, dead.name, true);
     const after = await deployed(lab, "moves", dead);
     const alive = nodeOf(lab, after.spec.nodeName);
-    const lines = (await alive.inContainer(container(after), "cat /data/log")).split("\n");
+    const lines = (await alive.inContainer(containerOf(after), "cat /data/log")).split("\n");
     assertEquals(lines.slice(0, synced), Array.from({ length: synced }, (_, at) => String(at + 1)));
     // The other node got it under another name than the dead one has.
     const now = Object.keys(await alive.sessions());
@@ -79,7 +78,7 @@ scenario(
     await untilUsable(lab.kube, dead.name);
     await driverReady(lab, dead);
     // What the program on the dead node had in its queue is nowhere: each line of the new one is followed by the next.
-    const all = (await alive.inContainer(container(after), "cat /data/log")).split("\n").map(Number);
+    const all = (await alive.inContainer(containerOf(after), "cat /data/log")).split("\n").map(Number);
     const anew = all.lastIndexOf(1);
     assert(anew >= synced, `${anew}`);
     assertEquals(all.slice(anew), all.slice(anew).map((_, at) => at + 1));

@@ -1,11 +1,13 @@
 import { assert, assertEquals } from "@std/assert";
-import { HOME, WORK } from "../lab/kubernetes/cluster.ts";
+import { WORK } from "../lab/kubernetes/cluster.ts";
 import * as objects from "../lab/kubernetes/objects.ts";
 import { patient } from "../lab/machines/patience.ts";
 import { scenario } from "./scenarios.ts";
 import {
   claimed,
+  containerOf,
   DATA,
+  driverReady,
   finished,
   inPod,
   type Kind,
@@ -139,8 +141,6 @@ scenario("one ReadWriteMany block volume is handed over from a pod on one node t
 
 scenario("the image's own rds-csi diagnose finds nothing wrong on a node that is well", async (lab) => {
   const [node] = lab.nodes;
-  const pod = (await lab.kube.list(objects.pods, HOME)).find(({ spec }) => spec.nodeName === node.name);
-  const id = pod?.status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
-  const { code, stdout, stderr } = await node.run(id, "rds-csi", "diagnose");
+  const { code, stdout, stderr } = await node.run(containerOf(await driverReady(lab, node)), "rds-csi", "diagnose");
   assertEquals(code, 0, stdout + stderr);
 });

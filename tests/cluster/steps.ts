@@ -88,9 +88,13 @@ export async function running({ kube }: PodCluster, name: string, namespace: str
 
 /** Runs a script in a pod's container. @returns its output */
 export async function inPod(cluster: PodCluster, name: string, script: string): Promise<string> {
-  const { spec, status } = await cluster.kube.get(objects.pods, { name, namespace: WORK });
-  const id = status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
-  return await nodeOf(cluster, spec.nodeName).inContainer(id, script);
+  const pod = await cluster.kube.get(objects.pods, { name, namespace: WORK });
+  return await nodeOf(cluster, pod.spec.nodeName).inContainer(containerOf(pod), script);
+}
+
+/** containerd's name of a pod's first container. */
+export function containerOf({ status }: objects.Pod): string {
+  return status?.containerStatuses?.[0]?.containerID?.replace("containerd://", "") ?? "";
 }
 
 /** The machine that a pod runs on. */

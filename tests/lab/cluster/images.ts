@@ -1,9 +1,7 @@
-import { Commands } from "../../../src/runtime/command.ts";
+import { run } from "../../nvme/stand_in.ts";
 
 /** What pods of the tests are made from: a busybox without libraries. The pause container sleeps, too. */
 export const BUSYBOX = "localhost/busybox:lab";
-
-const commands = new Commands();
 
 /** Writes an image with busybox alone, as `ctr image import` takes it. @returns the path of the archive */
 export async function busyboxImage(folder: string): Promise<string> {
@@ -27,10 +25,4 @@ export async function busyboxImage(folder: string): Promise<string> {
   const archive = `${folder}/busybox.tar`;
   await run("tar", "-C", folder, "-cf", archive, "manifest.json", "config.json", "layer.tar");
   return archive;
-}
-
-async function run(program: string, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await commands.run(program, args, { deadline: 60_000 });
-  if (code !== 0) throw new Error(`${program} ${args.join(" ")} failed: ${stderr}`);
-  return stdout;
 }
